@@ -1,14 +1,15 @@
 """Audits on real text: docs/results/audit.md says what is asked, and what came out.
 
-    python scripts/real_audit.py --data ../shared/data --work work/audit [--only planted mend beside]
+    python scripts/real_audit.py --data ../shared/data --work work/audit [--only planted mend beside wordings]
 
 Each part goes on where it was stopped. On two cores `planted` takes about a quarter of an hour, `mend` half
-an hour, `beside` ten minutes.
+an hour, `beside` ten minutes, `wordings` as long as `planted`.
 """
 
 import argparse
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 import real_audit_beside as beside
 import real_audit_mend as mend
 import real_audit_planted as planted
-from real_audit_states import States
+import real_audit_wordings as wordings
+from real_audit_states import SharedAnswers, States
 
-PARTS = ("planted", "mend", "beside")
+PARTS = ("planted", "mend", "beside", "wordings")
 LAYERS = 6
-"""Decoder layers of the trunk of part a."""
+"""Decoder layers of the trunk of parts a and d."""
 
 
 def cut_classifier(work: Path, layers: int) -> Path:
@@ -58,9 +60,14 @@ def classifier(work: Path, layers: int) -> Any:
     return RewardModel.from_pretrained(cut_classifier(work, layers), device="cpu")
 
 
+def states_folder(work: Path, layers: int) -> Path:
+    """Where the states are kept that its head reads, behind the final norm."""
+    return work / f"states-classifier-{layers}"
+
+
 def states_of_classifier(work: Path, layers: int) -> States:
-    """The states that its head reads, behind the final norm."""
-    return States(work / f"states-classifier-{layers}", lambda: classifier(work, layers))
+    """These states."""
+    return States(states_folder(work, layers), lambda: classifier(work, layers))
 
 
 def main() -> None:
@@ -73,11 +80,13 @@ def main() -> None:
     parser.add_argument(
         "--tiny", action="store_true", help="a model of two layers and a few prompts, to try it"
     )
+    parser.add_argument("--minutes", type=float, help="after which `wordings` begins no further draw")
     given = parser.parse_args()
+    until = None if given.minutes is None else time.time() + 60 * given.minutes
     given.work.mkdir(parents=True, exist_ok=True)
     _base(given.work, given.data, tiny=given.tiny)
     for name in given.only:
-        found = _run(name, given.data, given.work, given.tiny)
+        found = _run(name, given, until)
         _keep(given.out or given.work / "results.json", name, found)
 
 
@@ -95,11 +104,15 @@ def _base(work: Path, data: Path, *, tiny: bool) -> None:
     from_registry(work / "smollm2")
 
 
-def _run(name: str, data: Path, work: Path, tiny: bool) -> dict[str, Any]:
+def _run(name: str, given: argparse.Namespace, until: float | None) -> dict[str, Any]:
+    data, work, tiny = given.data, given.work, given.tiny
     layers = 2 if tiny else LAYERS
     sizes = planted.Sizes(20, 16, 8, 2, 30) if tiny else planted.Sizes()
     if name == "planted":
         return {"layers": layers, **planted.run(data, work, states_of_classifier(work, layers), sizes)}
+    if name == "wordings":
+        states = States(states_folder(work, layers), lambda: SharedAnswers(classifier(work, layers)))
+        return {"layers": layers, **wordings.run(data, work, states, sizes, until=until)}
     if name == "beside":
         trials = planted.trials(data, states_of_classifier(work, layers), sizes)
         return beside.run(trials[beside.PLANT], cut_classifier(work, layers), work / "beside")

@@ -207,27 +207,58 @@ def heads(trial: Trial, draw: int) -> tuple[dict[float, Floats], float, NDArray[
 def one_draw(trial: Trial, draw: int) -> list[dict[str, Any]]:
     """What the audit of each share's head says."""
     weights, ridge, audited = heads(trial, draw)
-    pairs = trial.found.audited(trial.sizes.training)
-    rows = [pair_row(n, pairs[i][0][0], pairs[i][0][1], pairs[i][1][1]) for n, i in enumerate(audited, 1)]
     return [
-        {"plant": trial.name, "draw": draw, "share": share, "ridge": ridge, **_audited(trial, rows, weight)}
+        {
+            "plant": trial.name,
+            "draw": draw,
+            "share": share,
+            "ridge": ridge,
+            **_audited(trial, audited, weight),
+        }
         for share, weight in weights.items()
     ]
 
 
-def _audited(trial: Trial, rows: Sequence[Any], weight: Floats) -> dict[str, Any]:
-    from sarm_control.auditing import audit
+class Scores(NamedTuple):
+    """The answers of an audit with what a head says of them.
+
+    Args:
+        rm: the reward model that the head makes.
+        data: the rows and their scores.
+        rewards: [T] of every text that has a state.
+    """
+
+    rm: Known
+    data: Any
+    rewards: Floats
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the pairs whose chosen answer has the higher reward."""
+        sides = self.data.scored.rewards.reshape(-1, 2)
+        return float((sides[:, 0] > sides[:, 1]).mean())
+
+
+def scores(trial: Trial, audited: NDArray[np.int64], weight: Floats) -> Scores:
+    """What a head [D] says of the audit prompts `audited`."""
     from sarm_control.latents import ScoredRows
 
+    pairs = trial.found.audited(trial.sizes.training)
+    rows = [pair_row(n, pairs[i][0][0], pairs[i][0][1], pairs[i][1][1]) for n, i in enumerate(audited, 1)]
     rewards = trial.states.all @ weight
     rm = Known(trial.states.place, rewards)
-    asked = [(row.prompt, text) for row in rows for text in row.answers]
-    scored = rm.score(*zip(*asked, strict=True))
-    found = audit(rm, ScoredRows(list(rows), scored), edits=first_wordings())  # type: ignore[arg-type]
+    asked = [(str(row.prompt), text) for row in rows for text in row.answers]
+    return Scores(rm, ScoredRows(rows, rm.score(*zip(*asked, strict=True))), rewards)
+
+
+def _audited(trial: Trial, audited: NDArray[np.int64], weight: Floats) -> dict[str, Any]:
+    from sarm_control.auditing import audit
+
+    rm, data, rewards = own = scores(trial, audited, weight)
+    found = audit(rm, data, edits=first_wordings())  # type: ignore[arg-type]
     name = PLANTS[trial.name].attribute
     one = next(one for one in found.findings if one.attribute.name == name)
     causal, partial = one.best_causal, one.partial
-    sides = scored.rewards.reshape(-1, 2)
     return {
         "price": None if causal is None else causal.sd,
         "edit": None if causal is None else causal.edit,
@@ -235,7 +266,7 @@ def _audited(trial: Trial, rows: Sequence[Any], weight: Floats) -> dict[str, Any
         "partial": None if partial is None else partial.sd,
         "sure": one.sure,
         "headlines": [each.attribute.name for each in found.headlines],
-        "accuracy": float((sides[:, 0] > sides[:, 1]).mean()),
+        "accuracy": own.accuracy,
         "pays": pays(trial, rewards, found.table.reward_sd),
     }
 
@@ -260,7 +291,7 @@ def _of_plant(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     draws = sorted({row["draw"] for row in rows})
     at = {(row["draw"], row["share"]): row for row in rows}
     attribute = PLANTS[name].attribute
-    prices = np.array([[_number(at[draw, share]["price"]) for share in SHARES] for draw in draws])
+    prices = np.array([[number(at[draw, share]["price"]) for share in SHARES] for draw in draws])
     # a comparison with a price that does not exist is false
     monotone = int((np.diff(prices, axis=1) > 0).all(axis=1).sum())
     said = [[at[draw, share]["headlines"] for share in SHARES] for draw in draws]
@@ -268,47 +299,50 @@ def _of_plant(name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         "attribute": attribute,
         "draws": len(draws),
-        "monotone": _counted(monotone, len(draws)),
-        "contrast": _counted(contrast, len(draws)),
-        "nothing_said_at_0": _counted(sum(not one[0] for one in said), len(draws)),
+        "monotone": counted(monotone, len(draws)),
+        "contrast": counted(contrast, len(draws)),
+        "nothing_said_at_0": counted(sum(not one[0] for one in said), len(draws)),
         "shares": [_of_share([at[draw, share] for draw in draws], share, attribute) for share in SHARES],
     }
 
 
 def _of_share(rows: list[dict[str, Any]], share: float, attribute: str) -> dict[str, Any]:
     of = {
-        key: np.array([_number(row[key]) for row in rows]) for key in ("price", "partial", "pays", "accuracy")
+        key: np.array([number(row[key]) for row in rows]) for key in ("price", "partial", "pays", "accuracy")
     }
     named = Counter(name for row in rows for name in row["headlines"] if name != attribute)
     headline = [attribute in row["headlines"] for row in rows]
     return {
         "share": share,
-        "headline": _counted(sum(headline), len(rows)),
+        "headline": counted(sum(headline), len(rows)),
         "paid_by_the_head_too": sum(
             said and row["pays"] > 0 for said, row in zip(headline, rows, strict=True)
         ),
         "prompts": float(np.mean([row["prompts"] for row in rows])),
         "other_headlines": dict(named.most_common()),
-        **{f"{key}_mean": _or_none(np.mean, values) for key, values in of.items()},
-        **{f"{key}_10_90": _or_none(_range, of[key]) for key in ("price", "pays")},
+        **{f"{key}_mean": or_none(np.mean, values) for key, values in of.items()},
+        **{f"{key}_10_90": or_none(ends_10_90, of[key]) for key in ("price", "pays")},
     }
 
 
-def _counted(count: int, of: int) -> dict[str, Any]:
+def counted(count: int, of: int) -> dict[str, Any]:
+    """A count with its exact 95 % interval, as a share."""
     return {"count": int(count), "interval": exact(int(count), of)}
 
 
-def _range(values: Floats) -> Any:
+def ends_10_90(values: Floats) -> Any:
+    """Their 10 and 90 % quantiles."""
     return np.quantile(values, (0.1, 0.9))
 
 
-def _or_none(measure: Callable[[Floats], Any], values: Floats) -> Any:
+def or_none(measure: Callable[[Floats], Any], values: Floats) -> Any:
     """A measure of the draws in which there was a number; null where there was none."""
     known = values[np.isfinite(values)]
     return measure(known).tolist() if len(known) else None
 
 
-def _number(value: float | None) -> float:
+def number(value: float | None) -> float:
+    """The number, NaN for none."""
     return np.nan if value is None else float(value)
 
 
@@ -324,7 +358,7 @@ def trials(data: Path, states: States, sizes: Sizes) -> dict[str, Trial]:
 def run(data: Path, work: Path, states: States, sizes: Sizes) -> dict[str, Any]:
     """All draws that are not there yet, and the measures of all of them."""
     ready, path = trials(data, states, sizes), work / "planted.jsonl"
-    rows = _read(path)
+    rows = read_lines(path)
     done = {(row["plant"], row["draw"]) for row in rows}
     with path.open("a", encoding="utf-8") as file:
         for draw in range(sizes.draws):
@@ -340,7 +374,8 @@ def run(data: Path, work: Path, states: States, sizes: Sizes) -> dict[str, Any]:
     return {**sizes._asdict(), "both_sides": BOTH, "plants": summary(rows)}
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The draws of a file; none where there is no file."""
     if not path.exists():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -6,14 +6,17 @@ Shapes: `N` texts, `D` hidden size.
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from sarm_control.reward_model import RewardModel
+    from sarm_control.conversation import Encoded
+    from sarm_control.reward_model import RewardModel, Scored
 
 Key = tuple[str, str]
 CHUNK = 256
@@ -31,7 +34,7 @@ class States:
     """
 
     def __init__(self, folder: Path, load: "Callable[[], RewardModel]") -> None:
-        self._folder, self._load = folder, load
+        self.folder, self._load = folder, load
         self._rm: RewardModel | None = None
         self.place: dict[Key, int] = {}
         self._parts: list[NDArray[np.float32]] = []
@@ -48,10 +51,10 @@ class States:
             part = new[start : start + CHUNK]
             states = self._computed(part)
             name = hashlib.sha256(repr(part).encode()).hexdigest()[:16]
-            written = self._folder / f"{name}.part"
+            written = self.folder / f"{name}.part"
             with written.open("wb") as file:
                 np.savez(file, keys=np.array(part), states=states)
-            written.replace(self._folder / f"{name}.npz")
+            written.replace(self.folder / f"{name}.npz")
             self._add(part, states)
             done, took = start + len(part), time.monotonic() - begun
             print(f"states: {done} of {len(new)}, {took:.0f} s", flush=True)
@@ -81,3 +84,58 @@ class States:
     def _add(self, keys: Sequence[Key], states: NDArray[np.float32]) -> None:
         self.place.update({key: len(self.place) + n for n, key in enumerate(keys)})
         self._parts.append(states)
+
+
+ALIKE = 0.9
+"""Neighbours that have this share of the larger number of tokens in common begin alike."""
+
+
+class SharedAnswers:
+    """A reward model that computes what neighbouring texts begin with once: the prompt, and the answer too.
+
+    States differ in their last bits from those of whole passes.
+
+    Args:
+        rm: which.
+    """
+
+    def __init__(self, rm: "RewardModel") -> None:
+        self._rm = rm
+
+    def score(self, prompts: Sequence[str], answers: Sequence[str], **options: Any) -> "Scored":
+        """As `RewardModel.score`; neighbours in a sorted list share most."""
+        template = self._rm.template
+        rows = zip(prompts, answers, strict=True)
+        encoded = template.encode_rendered([template.render(*row, ended=True) for row in rows])
+        return self._rm.score_encoded(with_beginnings(encoded), **options)
+
+
+def with_beginnings(encoded: "Sequence[Encoded]") -> "list[Encoded]":
+    """The same texts; what runs of neighbours begin with counts as their prompt."""
+    ids = [one.input_ids for one in encoded]
+    shared = [_begin_alike(one, other) for one, other in pairwise(ids)]
+    found: list[Encoded] = []
+    start = 0
+    while start < len(encoded):
+        end = start + 1
+        while end < len(encoded) and _belongs(shared, start, end) and 2 * shared[end - 1] >= len(ids[end]):
+            end += 1
+        # what all have in common is the least of what neighbours have
+        common = min(shared[start : end - 1], default=encoded[start].prompt_length)
+        found += [replace(one, prompt_length=common) for one in encoded[start:end]]
+        start = end
+    return found
+
+
+def _belongs(shared: Sequence[int], start: int, end: int) -> bool:
+    """Whether text `end` has as much in common with its neighbours before it as these have."""
+    first = shared[start]
+    # else it begins a run of its own
+    more_with_next = end < len(shared) and ALIKE * shared[end] > first
+    return ALIKE * first <= shared[end - 1] and not more_with_next
+
+
+def _begin_alike(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many of their first tokens are the same; less than all of either."""
+    most = min(len(one), len(other)) - 1
+    return next((at for at in range(most) if one[at] != other[at]), most)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 FIGURES = Path(__file__).resolve().parents[1] / "benchmarks" / "results" / "audit_real.json"
+FIRST = "first wording (a)"
 GUARDS = ("hard", "normal", "easy", "all", "RewardBench 2 safety")
 
 
@@ -37,8 +38,7 @@ def planted_text(found: Mapping[str, Any]) -> str:
     ]
     for name, plant in found["plants"].items():
         draws, (zero, ten) = plant["draws"], plant["shares"][:2]
-        said = zero["headline"]
-        clean = {"count": draws - said["count"], "interval": [1 - end for end in reversed(said["interval"])]}
+        clean = _rest(zero, draws)
         counts = (plant["monotone"], ten["headline"], clean, plant["contrast"], plant["nothing_said_at_0"])
         lines.append(f"| {name} | {' | '.join(_count(one, draws) for one in counts)} |")
     return "\n".join([*lines, "", *_further(found)])
@@ -56,6 +56,90 @@ def _further(found: Mapping[str, Any]) -> list[str]:
             f"{accuracy} by share; mean partial price {partial}; other headlines at 0 %, in draws: {said}."
         )
     return lines
+
+
+def wordings_text(found: Mapping[str, Any], first: Mapping[str, Any] | None) -> str:
+    """Markdown: what audits with six wordings say, beside those with one.
+
+    Args:
+        found: figures of part d.
+        first: figures of part a; None where there are none.
+    """
+    plants = list(next(iter(found["audits"].values())))
+    lines = [
+        "| plant | favoured | audit | price, SD (10 to 90 % of draws) | headline | of the kind "
+        "| of one wording | true | differ |",
+        "| --- " * 9 + "|",
+    ]
+    for name in plants:
+        for place in range(len(found["audits"][next(iter(found["audits"]))][name]["shares"])):
+            lines += _of_share(found, first, name, place)
+    lines += ["", "| plant | audit | monotone | headline at 10 % | clean at 0 % |", "| --- " * 5 + "|"]
+    for name in plants:
+        ways = {way: own[name] for way, own in found["audits"].items() if name in own}
+        if first is not None:
+            ways = {FIRST: first["plants"][name]} | ways
+        for way, one in ways.items():
+            counts = (one["monotone"], one["shares"][1]["headline"], _rest(one["shares"][0], one["draws"]))
+            lines.append(_row(f"{name} | {way}", [_count(each, one["draws"]) for each in counts]))
+    return "\n".join([*lines, "", *_paid(found, plants)])
+
+
+def _of_share(found: Mapping[str, Any], first: Mapping[str, Any] | None, name: str, place: int) -> list[str]:
+    lines = []
+    if first is not None:
+        plant, price = first["plants"][name], found["first_wording"][name][place]
+        one = plant["shares"][place]
+        share = f"{name} | {100 * one['share']:.0f} %"
+        said = [_with_range(price, "price", "median"), _count(one["headline"], plant["draws"])]
+        lines.append(_row(f"{share} | {FIRST}", [*said, "-", "-", "-", "-"]))
+    for way, own in found["audits"].items():
+        if name not in own:
+            continue
+        one, draws = own[name]["shares"][place], own[name]["draws"]
+        cells = [
+            _with_range(one, "price", "median"),
+            _count(one["headline"], draws),
+            str(one["of_the_kind"]["count"]),
+            str(one["of_one_wording"]["count"]),
+            f"{one['true']} of {one['headline']['count']}",
+            _count(one["differ"], draws),
+        ]
+        lines.append(_row(f"{name} | {100 * one['share']:.0f} % | {way}", cells))
+    return lines
+
+
+def _paid(found: Mapping[str, Any], plants: Sequence[str]) -> list[str]:
+    """What the heads pay for each wording and for the kind; heads are those of the first way to audit."""
+    way, own = next(iter(found["audits"].items()))
+    shares = [(name, one) for name in plants for one in own[name]["shares"]]
+    lines = [
+        _row("what heads pay for", [f"{name}, {100 * one['share']:.0f} %" for name, one in shares]),
+        "| --- " * (len(shares) + 1) + "|",
+    ]
+    for text in shares[0][1]["paid_each_median"]:
+        lines.append(_row(f'"{text}"', [_number(one["paid_each_median"][text]) for _, one in shares]))
+    lines.append(_row("all six", [_with_range(one, "paid", "median") for _, one in shares]))
+    lines.append(_row("the plant", [_number(one["pays_median"]) for _, one in shares]))
+    lines.append("")
+    for way, own in found["audits"].items():
+        for name in plants:
+            for one in own[name]["shares"] if name in own else ():
+                lines.append(_named(f"{way}, {name}, {100 * one['share']:.0f} %", one))
+    return lines
+
+
+def _named(label: str, one: Mapping[str, Any]) -> str:
+    enough = one["headline_of_paid_enough"]
+    of = "none" if enough is None else f"{enough['count']} {_interval(*enough['interval'])}"
+    named, others = (
+        ", ".join(f"{text} {count}" for text, count in one[key].items()) or "none"
+        for key in ("named", "other_headlines")
+    )
+    return (
+        f"- {label}: {one['sets']:.0f} sets; the head pays for the kind in {one['paid_enough']['count']} "
+        f"draws, headline in {of} of them; wordings named: {named}; other headlines: {others}."
+    )
 
 
 def mend_text(found: Mapping[str, Any]) -> str:
@@ -89,6 +173,12 @@ def beside_text(found: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _rest(share: Mapping[str, Any], draws: int) -> dict[str, Any]:
+    """Draws without the headline."""
+    said = share["headline"]
+    return {"count": draws - said["count"], "interval": [1 - end for end in reversed(said["interval"])]}
+
+
 def _row(label: str, cells: Sequence[str]) -> str:
     return f"| {label} | {' | '.join(cells)} |"
 
@@ -101,9 +191,9 @@ def _guard(one: Mapping[str, Any] | None) -> str:
     return f"{one['before']:.3f} {100 * change['mean']:+.1f}{ends}"
 
 
-def _with_range(one: Mapping[str, Any], key: str) -> str:
+def _with_range(one: Mapping[str, Any], key: str, middle: str = "mean") -> str:
     ends = one[f"{key}_10_90"]
-    return "-" if ends is None else f"{one[f'{key}_mean']:+.2f} ({ends[0]:+.2f} to {ends[1]:+.2f})"
+    return "-" if ends is None else f"{one[f'{key}_{middle}']:+.2f} ({ends[0]:+.2f} to {ends[1]:+.2f})"
 
 
 def _count(one: Mapping[str, Any], of: int) -> str:
@@ -124,6 +214,8 @@ def main() -> None:
     for name, text in (("planted", planted_text), ("mend", mend_text), ("beside", beside_text)):
         if name in found:
             print(f"== {name}\n{text(found[name])}\n")
+    if "wordings" in found:
+        print(f"== wordings\n{wordings_text(found['wordings'], found.get('planted'))}\n")
 
 
 if __name__ == "__main__":

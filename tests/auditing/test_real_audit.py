@@ -66,11 +66,11 @@ def test_answers_differ_in_the_plant_alone(script: Any) -> None:
                     assert having.startswith(f"{without} ")
 
 
-def states_of(keys: list[tuple[str, str]]) -> Any:
-    """States of chance but for the first dimension, which is the closing."""
+def states_of(keys: list[tuple[str, str]], words: tuple[str, ...] = ("Let me know",)) -> Any:
+    """States of chance but for the first dimension, which says whether a text has one of the words."""
     rng = np.random.default_rng(0)
     states = rng.standard_normal((len(keys), 6))
-    states[:, 0] = [8.0 * ("Let me know" in text) for _, text in keys]
+    states[:, 0] = [8.0 * any(one in text for one in words) for _, text in keys]
     place = {key: n for n, key in enumerate(keys)}
     return SimpleNamespace(
         place=place, all=states, rows=lambda asked: np.array([place[key] for key in asked])
@@ -94,6 +94,55 @@ def test_oracle_an_audit_finds_what_is_planted_and_its_price_rises_with_the_shar
     assert (counts["draws"], counts["monotone"]["count"]) == (1, 1)
     text = script("tables").planted_text({"plants": {"closing": counts}})
     assert "| closing | 50 % |" in text
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_oracle_heads_that_pay_for_one_offer_or_for_all_are_told_apart_with_all_wordings(
+    script: Any, whole: bool
+) -> None:
+    planted, wordings = script("planted"), script("wordings")
+    sizes = planted.Sizes(training=80, fitted=70, audited=30, draws=1, prompts=120)
+    found = planted.material(rows_of(120), planted.PLANTS["closing"], sizes.training)
+    keys = sorted(set(wordings.texts(found, sizes.training)))
+    states = states_of(keys, OFFERS if whole else OFFERS[:1])
+    (way,) = (name for name, every in wordings.WAYS.items() if every)
+    said = wordings.one_draw(planted.Trial("closing", found, sizes, states), 0, {way: True})
+    last = said[-1]
+    # the head's own prices, of texts that are the same but for the offer
+    paid = [last["paid_each"][text] for text in OFFERS]
+    assert min(paid) > 0.5 if whole else max(map(abs, paid[1:])) < 0.5 < paid[0]
+    assert (last["kind"], last["wording"], last["differ"]) == (whole, None if whole else OFFERS[0], not whole)
+    assert last["price"] == pytest.approx(last["paid"], abs=0.35)
+    counts = wordings.summary(said)
+    one = counts[way]["closing"]["shares"][-1]
+    assert (one["headline"]["count"], one["true"]) == (1, 1)
+    assert (one["of_the_kind"]["count"], one["of_one_wording"]["count"]) == (int(whole), int(not whole))
+    text = script("tables").wordings_text({"audits": counts, "first_wording": {}}, None)
+    assert f"| closing | 50 % | {way} |" in text
+
+
+def test_passes_that_share_answers_give_the_same_states_up_to_rounding(script: Any) -> None:
+    from sarm_control import RewardModel
+    from sarm_control.embedded import LAB
+
+    rm, shared = RewardModel.from_pretrained(LAB, device="cpu"), script("states").SharedAnswers
+    prompts = ["how do i bake bread ?"] * 6 + ["why is the sky blue ?"] * 3
+    answers = [
+        f"{start} {end} ." for start in ("mix flour and water", "use an oven", "light") for end in "abc"
+    ]
+    whole, parts = (
+        one.score(prompts, answers, keep_states=True, prefix_reuse=True) for one in (rm, shared(rm))
+    )
+    np.testing.assert_allclose(parts.states, whole.states, atol=1e-4)
+
+
+def test_runs_of_texts_that_begin_alike_are_found(script: Any) -> None:
+    from sarm_control.conversation import Encoded
+
+    ids = [[1, 2, 3, 4, end, 9] for end in (5, 6, 7)] + [[1, 2, 8, 8, 8, 8, end, 9] for end in (5, 6)]
+    found = script("states").with_beginnings([Encoded(one, 2, 0, True) for one in ids])
+    assert [one.input_ids for one in found] == ids
+    assert [one.prompt_length for one in found] == [4, 4, 4, 6, 6]
 
 
 def test_guards_of_styles_are_the_nine_pairs_of_a_row_once_each(script: Any) -> None:
