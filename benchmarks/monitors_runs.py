@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sarm_control.control import Controls, Edit, HumanKL, Penalty
 from sarm_control.control.training_reward import Array, RewardBreakdown
@@ -72,20 +73,25 @@ class Planted(PolicyReward):
         worth = np.asarray(self.worth(rollout, found), dtype=np.float64)
         return RewardBreakdown(worth, {"reward/model": worth, "reward/total": worth}, {}, found)
 
-    def hugging(self, scored: Scored) -> Array:
+    def hugging(self, scored: Scored) -> NDArray[np.bool_]:
         """[N] whether the latent of the only penalty is just under tau."""
         assert self.reference is not None
-        penalty = self.rule.controls.penalties[0]
-        z, before = (side.latents.columns((penalty.latent,))[:, 0] for side in (scored, self.reference))
-        return just_under(z, float(penalty.tau), before)
+        latent, tau = self._penalised()
+        z, before = (side.latents.columns((latent,))[:, 0] for side in (scored, self.reference))
+        return just_under(z, tau, before)
 
-    def crowded(self, scored: Scored) -> Array:
+    def crowded(self, scored: Scored) -> NDArray[np.bool_]:
         """[N] whether TopK alone keeps that latent from being charged."""
         assert scored.states is not None
+        latent, tau = self._penalised()
+        pre = pre_topk(self.model.autoencoder, scored.states, (latent,))
+        z = scored.latents.columns((latent,))[:, 0]
+        return crowded(BeforeTopK(pre.values[:, 0], pre.ranks[:, 0], z), tau)
+
+    def _penalised(self) -> tuple[int, float]:
         penalty = self.rule.controls.penalties[0]
-        pre = pre_topk(self.model.autoencoder, scored.states, (penalty.latent,))
-        z = scored.latents.columns((penalty.latent,))[:, 0]
-        return crowded(BeforeTopK(pre.values[:, 0], pre.ranks[:, 0], z), float(penalty.tau))
+        assert isinstance(penalty.latent, int)
+        return penalty.latent, float(penalty.tau)
 
 
 @dataclass(frozen=True)
@@ -177,10 +183,10 @@ def gold_of(lab: Lab, rollout: Rollout) -> Array:
     return lab.world.gold([str(row.prompt) for row in rollout.prompts], rollout.texts)
 
 
-def _fitted(lab: Lab, name: str) -> Array:
+def _fitted(lab: Lab, name: str) -> NDArray[np.float32]:
     texts = [(row.prompt_key, text) for row in lab.audit.rows for text in row.answers]
     target = np.array([float(getattr(lab.world.attributes(*one), name)) for one in texts])
     z = lab.audit.scored.latents.to_scipy().toarray().astype(np.float64)
     centred = z - z.mean(axis=0)
     weight = np.linalg.solve(centred.T @ centred + np.eye(z.shape[1]), centred.T @ (target - target.mean()))
-    return weight.astype(np.float32)
+    return np.asarray(weight, dtype=np.float32)

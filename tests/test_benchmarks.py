@@ -72,7 +72,7 @@ def test_the_page_of_performance_says_what_the_results_say() -> None:
 
 
 def test_the_servers_benchmark_takes_no_wrong_answer_for_right() -> None:
-    server = pytest.importorskip("benchmarks.server", exc_type=ImportError)
+    server = pytest.importorskip("server", exc_type=ImportError)
     bodies = [b'{"rewards": 0.5}', b'{"rewards": 0.6}', b'{"rewards": NaN}', b'{"rewards": null}', b"{", None]
     answers = server.Answers([server.Job(b"", 0.5)] * len(bodies))
     answers.bodies = bodies

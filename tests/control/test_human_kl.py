@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.kl_laws import Law, five
+from kl_laws import Law, five
 from safetensors.numpy import load, save
 
 from sarm_control.control import Controls, ControlState, HumanKL

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from benchmarks.kl_laws import CoFiring, HeavyTails, Law, Spread, TwoModes, five, further
+from kl_laws import CoFiring, HeavyTails, Law, Spread, TwoModes, five, further
 
 from sarm_control import KLEstimate, estimate_kl
 from sarm_control.control.density_ratio.model_check.linearity import LEVEL, Linearity, Rows, check_linear
