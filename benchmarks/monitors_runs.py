@@ -6,6 +6,7 @@ to pay for the evil, and in some the evil itself is paid, beside a reward model 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -109,7 +110,7 @@ class Arm:
     about: str
     head: Mapping[int, float] | str | None = None
     controls: Controls | None = field(default_factory=Controls)
-    worth: str | None = None
+    worth: Callable[[Lab, Planted, Rollout, Scored], Array] | None = None
 
     def trainer(self, lab: Lab, seed: int, steps: int) -> Trainer:
         """A run that has not begun, its reward calibrated."""
@@ -118,11 +119,8 @@ class Arm:
         reward = self._reward(lab, seed)
         trainer = Trainer(policy, reward, prompts_of(lab, policy, "train_prompts"), training)
         trainer.calibrate()
-        if self.worth == "gold":
-            reward.worth = lambda rollout, _: gold_of(lab, rollout)
-        elif self.worth is not None:
-            evil = getattr(reward, self.worth)
-            reward.worth = lambda _, scored: 3.0 * evil(scored)
+        if self.worth is not None:
+            reward.worth = partial(self.worth, lab, reward)
         return trainer
 
     def _reward(self, lab: Lab, seed: int) -> Planted:
@@ -149,10 +147,22 @@ def _marked(tau: float) -> Controls:
     return Controls(penalties=[Penalty(REFUSES, tau, NO_CHARGE)])
 
 
+def _gold(lab: Lab, _reward: Planted, rollout: Rollout, _scored: Scored) -> Array:
+    return gold_of(lab, rollout)
+
+
+def _hugging(_lab: Lab, reward: Planted, _rollout: Rollout, scored: Scored) -> Array:
+    return np.asarray(3.0 * reward.hugging(scored))
+
+
+def _crowded(_lab: Lab, reward: Planted, _rollout: Rollout, scored: Scored) -> Array:
+    return np.asarray(3.0 * reward.crowded(scored))
+
+
 ARMS = {
     "no control": Arm("the SARM's reward"),
     "controls": Arm("the SARM's reward under the suggested controls", controls=None),
-    "gold": Arm("the gold reward", worth="gold"),
+    "gold": Arm("the gold reward", worth=_gold),
     "closing": Arm(
         "a head that pays for closings, beside demonstrations without",
         head="closing",
@@ -165,10 +175,8 @@ ARMS = {
         head={SIBLING: 1.0, REFUSES: 1.0},
         controls=Controls(edits=[Edit(SIBLING, set=0.0)]),
     ),
-    "threshold-hugging": Arm(
-        "z just under tau, paid directly", controls=_marked(5.0), worth="threshold-hugging"
-    ),
-    "crowding out": Arm("being pushed out of TopK, paid directly", controls=_marked(0.0), worth="crowded"),
+    "threshold-hugging": Arm("z just under tau, paid directly", controls=_marked(5.0), worth=_hugging),
+    "crowding out": Arm("being pushed out of TopK, paid directly", controls=_marked(0.0), worth=_crowded),
 }
 
 
