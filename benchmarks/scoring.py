@@ -82,12 +82,15 @@ def ways(
 
 
 def time_ways(callables: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each way in each round; one uncounted round first."""
+    """Seconds of each way in each round, another first every time; one uncounted round."""
     seconds: dict[str, list[float]] = {name: [] for name in callables}
+    names = list(callables)
     for number in range(rounds + 1):
-        for name, call in callables.items():
+        # what comes first in a round may find the processor at another pace than what comes later
+        first = number % len(names)
+        for name in names[first:] + names[:first]:
             start = time.perf_counter()
-            call()
+            callables[name]()
             if number:
                 seconds[name].append(time.perf_counter() - start)
     return seconds

@@ -190,7 +190,8 @@ def mended(
     from sarm_control.auditing import EDITS, audit, mend, mendable
 
     data = scored(rm, rows)
-    edits = [one for one in EDITS if one.attribute in MENDED]
+    # their first wordings: the others came after the design
+    edits = [one.worded(0) for one in EDITS if one.attribute in MENDED]
     found = audit(rm, data, edits=edits, most=sizes.edited)  # type: ignore[arg-type]
     can = mendable(found)
     targets = [name for name in MENDED if name in can]

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,9 @@ from real_shortcut_models import best_ridge, preference_weight
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benchmarks"))
 
 from known_rewards import Floats, Known, exact, pair_row
+
+if TYPE_CHECKING:
+    from sarm_control.auditing import TextEdit
 
 SHARES = (0.0, 0.1, 0.3, 0.5)
 BOTH = 0.1
@@ -123,14 +126,20 @@ def material(rows: Sequence[Row], plant: Plant, training: int) -> Material:
     return Material(made(plant.plain), made(plant.put), has)
 
 
-def texts(found: Material, training: int) -> list[Key]:
-    """Everything that is ever scored: both forms of all answers, and what the audit's edits make."""
+def first_wordings() -> "list[TextEdit]":
+    """The audit's edits, each with its first wording alone, as when this was designed."""
     from sarm_control.auditing import EDITS
 
+    return [edit.worded(0) for edit in EDITS]
+
+
+def texts(found: Material, training: int) -> list[Key]:
+    """Everything that is ever scored: both forms of all answers, and what the audit's edits make."""
+    edits = first_wordings()
     keys = [key for pairs in (found.plain, found.planted) for pair in pairs for key in pair]
     for pair in found.audited(training):
         for prompt, text in pair:
-            made = (edit.contrast(prompt, text) for edit in EDITS)
+            made = (edit.contrast(prompt, text) for edit in edits)
             keys += [(prompt, one) for both in made if both is not None for one in both]
     return keys
 
@@ -214,7 +223,7 @@ def _audited(trial: Trial, rows: Sequence[Any], weight: Floats) -> dict[str, Any
     rm = Known(trial.states.place, rewards)
     asked = [(row.prompt, text) for row in rows for text in row.answers]
     scored = rm.score(*zip(*asked, strict=True))
-    found = audit(rm, ScoredRows(list(rows), scored))  # type: ignore[arg-type]
+    found = audit(rm, ScoredRows(list(rows), scored), edits=first_wordings())  # type: ignore[arg-type]
     name = PLANTS[trial.name].attribute
     one = next(one for one in found.findings if one.attribute.name == name)
     causal, partial = one.best_causal, one.partial

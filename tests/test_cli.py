@@ -17,7 +17,7 @@ from sarm_control.errors import ConfigError, OutputError, SarmError
 
 HEAVY = (
     *("torch", "transformers", "scipy", "sklearn", "pyarrow", "pandas", "sae_lens", "peft"),
-    *("numpy", "jaxtyping", "pydantic", "jinja2", "sarm_control.control", "sarm_control.discovery"),
+    *("numpy", "jaxtyping", "pydantic", "jinja2"),
 )
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -8,7 +8,7 @@ import yaml
 
 from sarm_control.auditing.attribute_audit import Audit, audit
 from sarm_control.auditing.attributes.attribute import Attribute
-from sarm_control.auditing.attributes.text_edits import TextEdit, put_behind
+from sarm_control.auditing.attributes.text_edits import TextEdit, added_behind, put_behind
 from sarm_control.auditing.mending.guard import guard, pair_credit
 from sarm_control.auditing.mending.latent_edits import LatentMend
 from sarm_control.auditing.mending.mended_rewards import Measured, by_length, by_projection
@@ -159,6 +159,25 @@ def test_after_a_length_penalty_the_reward_is_even_in_length(found: tuple[Audit,
     x = np.log2(np.maximum(data.scored.lengths, 1.0))
     x, y = (v - (np.bincount(prompt, v) / np.bincount(prompt))[prompt] for v in (x, after))
     assert abs(x @ y) < 1e-6 * max(1.0, float(x @ x))
+
+
+def test_an_edit_of_several_wordings_is_mended_on_halves_of_its_sets(rm: RewardModel) -> None:
+    phrases = (PRAISE, "feel free to ask more .", "thank you .")
+    one = Attribute("added", "added", lambda _, answer: float(any(text in answer for text in phrases)))
+    data = scored(rm, "pair")
+    audited = audit(rm, data, attributes=(one,), edits=(added_behind("added", phrases, one.measure),))
+    (contrast,) = audited.contrasts
+    assert contrast.wording is not None
+    assert len(np.unique(contrast.wording)) == 3
+    mended = mend(audited, data, ["added"], guard_points=100)
+    assert mended.certificate == ()
+    assert any("every attribute of the audit is mended" in one for one in mended.missing)
+    for point in mended.outcome.frontier:
+        (left,) = point.left
+        assert left.edit == "one of 3 texts behind the answer"
+        assert np.isfinite(left.after.sd)
+        assert left.after.n == 25
+        assert 5 <= left.after.sets <= 25
 
 
 def test_the_guard_counts_prompts_that_turn(found: tuple[Audit, ScoredRows]) -> None:

@@ -68,6 +68,18 @@ def test_their_edits_give_and_take_the_attribute(written: Path) -> None:
     assert behind.contrast("", "all is red .") is None
 
 
+def test_a_list_of_texts_is_wordings_of_one_edit(written: Path) -> None:
+    written.write_text("thanks: {pattern: '(?i)thank', behind: [Thank you., Many thanks.], before: Thanks.}")
+    before, behind, cut = load_attributes(written).edits
+    assert before.words == '"Thanks." before the answer'
+    assert before.wordings == ()
+    assert behind.words == "one of 2 texts behind the answer"
+    assert [one.text for one in behind.wordings] == ["Thank you.", "Many thanks."]
+    assert behind.wordings[1].contrast("", "It is.") == ("It is.", "It is. Many thanks.")
+    assert behind.wordings[1].contrast("", "Thank you, it is.") is None
+    assert cut.words == "thanks cut out"
+
+
 MISTAKES = [
     ("a: {pattern: '('}", r"own\.yaml:1: a: pattern: '\(' is not a regular expression"),
     ("a:\n  pattern: 'b*'", r"own\.yaml:2: a: pattern: it matches nothing at all"),
@@ -86,6 +98,12 @@ MISTAKES = [
     ("a: {function: 'mine.py:f'}", r"own\.yaml:1: a: function: .*mine\.py has no function f"),
     ("a: {function: 'bad.py:f'}", r"own\.yaml:1: a: function: .*bad\.py cannot be run: ZeroDivisionError"),
     ("a: {judge: is it rude}", r"own\.yaml:1: a: judge: nobody to ask"),
+    ("a: {pattern: b, behind: []}", r"own\.yaml:1: a: behind: a list of no texts"),
+    ("a:\n  pattern: b\n  before: [b, 3]", r"own\.yaml:3: a: before: 3 is not text"),
+    ("a: {pattern: b, behind: [b, ' ']}", r"own\.yaml:1: a: behind: ' ' is not text"),
+    ("a: {pattern: b, behind: [b, c, b]}", r"own\.yaml:1: a: behind: 'b' stands there twice"),
+    ("a: {pattern: [b]}", r"own\.yaml:1: a: pattern: \['b'\] is not text"),
+    ("a: {column: b, behind: [c]}", r"own\.yaml:1: a: a column says nothing of changed answers"),
     ("a: {column: b, behind: c}", r"own\.yaml:1: a: a column says nothing of changed answers"),
     ("- a", r"own\.yaml:1: expected keys"),
     ("a: &x {pattern: b}", r"own\.yaml:1: .*anchors"),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sarm_control.auditing.attributes.added_texts import OFFERS
 from tests.outside import load
 
 SCRIPTS = Path(__file__).parents[2] / "scripts"
@@ -22,6 +23,13 @@ def script() -> Any:
         return load(SCRIPTS / f"real_audit_{name}.py")
 
     return module
+
+
+def test_planted_offers_are_in_other_words_than_all_of_the_audits(script: Any) -> None:
+    planted = script("planted")
+    assert not set(planted.OFFERS) & set(OFFERS)
+    (closing,) = (one for one in planted.first_wordings() if one.words.startswith('"Let me know'))
+    assert closing.wordings == ()
 
 
 def rows_of(count: int) -> list[dict[str, Any]]:

@@ -50,6 +50,7 @@ def whole(folder: Path) -> Outcome:
     return audit("-o", folder / "out", "--json", folder / "again.json", *words, *limits)
 
 
+@pytest.mark.long
 def test_the_lab_is_audited_with_nothing_named(whole: Outcome, folder: Path) -> None:
     assert whole.code == 1
     assert "failed: closing>0.3sd" in whole.err
@@ -197,6 +198,31 @@ def test_a_limit_of_what_has_no_price_is_an_error(tmp_path: Path) -> None:
     found = audit("-o", tmp_path / "out", *words)
     assert found.code == 2
     assert "--fail-if: thanks has no price on these data" in found.err
+
+
+@pytest.mark.long
+def test_wordings_of_ones_own_are_tried_and_listed(tmp_path: Path) -> None:
+    text = "ends:\n  function: 'mine.py:ends'\n  behind: [thank you ., feel free ., take care .]\n"
+    (tmp_path / "own.yaml").write_text(text)
+    texts = ("thank you .", "feel free .", "take care .")
+    (tmp_path / "mine.py").write_text(f"def ends(prompt, answer):\n    return answer.endswith({texts!r})\n")
+    words = ("--against", tmp_path / "own.yaml", "--prompts-per-edit", 60)
+    prices = {}
+    for name, more in (("few", ()), ("all", ("--all-wordings",))):
+        found = audit("-o", tmp_path / name, *words, *more)
+        assert found.code == 0, found.err
+        content = json.loads((tmp_path / name / "audit.json").read_text())
+        assert content["all_wordings"] is (name == "all")
+        ends = next(one for one in content["attributes"] if one["name"] == "ends")
+        prices[name] = ends["causal"]
+        assert prices[name]["edit"] == "one of 3 texts behind the answer"
+        assert [one["text"] for one in prices[name]["wordings"]] == list(texts)
+        assert 0 <= prices[name]["wordings_differ"]["q"] <= 1
+        assert "Prices of single wordings" in (tmp_path / name / "report.html").read_text()
+    assert prices["few"]["n"] == prices["all"]["n"] == 60
+    # one wording for each answer is enough for thirty sets of three
+    assert 3 * prices["few"]["answers"] == prices["all"]["answers"]
+    assert prices["few"]["sets"] < prices["all"]["sets"] == 60
 
 
 @pytest.mark.long

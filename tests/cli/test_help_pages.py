@@ -83,6 +83,7 @@ def test_no_line_is_longer_than_the_terminal(pages: list[Page]) -> None:
     ]
 
 
+@pytest.mark.long
 def test_metamorphic_the_words_are_the_same_at_every_width(pages: list[Page]) -> None:
     """What wrapping breaks or loses is another word."""
     words = {(page.words, page.flag): page.text.split() for page in pages}
@@ -112,6 +113,7 @@ def test_every_option_is_in_a_group() -> None:
     ]
 
 
+@pytest.mark.long
 def test_help_describes_a_dozen_everyday_options_and_names_the_others(pages: list[Page]) -> None:
     for page, shown in of_command(pages, "--help"):
         everyday = [one for one in shown if GROUPS.index(group_of(one)) <= GROUPS.index(EVERY)]
@@ -123,6 +125,7 @@ def test_help_describes_a_dozen_everyday_options_and_names_the_others(pages: lis
         assert not [name for name in others if not re.search(rf"{name}(?![\w-])", page.text)], page
 
 
+@pytest.mark.long
 def test_groups_come_in_their_order(pages: list[Page]) -> None:
     titles = [group.name for group in GROUPS]
     for page, _ in of_command(pages, "--help-all"):
@@ -130,6 +133,7 @@ def test_groups_come_in_their_order(pages: list[Page]) -> None:
         assert found == sorted(found, key=titles.index), page
 
 
+@pytest.mark.long
 def test_build_and_discover_show_about_a_dozen_options(pages: list[Page]) -> None:
     for page, _ in of_command(pages, "--help"):
         if page.words in (("build",), ("discover",)):

@@ -42,6 +42,22 @@ def test_oracle_two_answers_by_hand() -> None:
     assert shaped.info["reward/total"] == pytest.approx(-1.05)
 
 
+def test_oracle_rates_count_values_above_0_and_variances_are_shares_of_the_totals() -> None:
+    z = np.array([[0.5, 0.0], [-0.5, 1.0], [0.0, 1.0], [2.0, 0.0]])
+    scored = scored_from(z, np.array([1.0, 0.5]))
+    controls = Controls(edits=[Edit(1, add=0.0)], penalties=[Penalty(0, tau=0.5, alpha=0.25, form="hinge")])
+    shaped = controls.shape(scored)
+    total, amount = np.array([0.5, 0.0, 0.5, 2.0 - 0.375]), np.array([0.0, 0.0, 0.0, 0.375])
+    np.testing.assert_allclose(shaped.total, total)
+    assert (shaped.info["latent/0/rate"], shaped.info["latent/1/rate"]) == (0.5, 0.5)
+    # a value at the threshold does not fire
+    assert shaped.info["penalty/0/rate"] == 0.25
+    assert shaped.info["penalty/0/variance_share"] == pytest.approx(amount.var() / total.var())
+    # rewards that are all equal have no variance to share
+    flat = Controls(penalties=[Penalty(0, tau=0.0, alpha=1.0)]).shape(scored_from(np.array([[1.0], [1.0]])))
+    assert flat.info["penalty/0/variance_share"] == 0.0
+
+
 @given(st.integers(0, 30))
 def test_property_the_columns_sum_to_the_total(seed: int) -> None:
     columns = EVERYTHING.shape(random_scored(seed), started()).columns()
@@ -111,6 +127,16 @@ def test_oracle_resolve_uses_quantiles_and_sds_of_the_reference() -> None:
     assert resolved.resolve(reference) == resolved
 
 
+@pytest.mark.parametrize("form", ["indicator", "hinge", "sigmoid"])
+def test_oracle_an_alpha_in_sds_is_that_many_sds_whatever_the_form(form: Any) -> None:
+    reference = ReferenceStatistics.from_scored(scored_from(np.array([[0.0], [2.0], [4.0]]), np.array([1.0])))
+    resolved = Controls(penalties=[Penalty(0, 1.0, "0.5sd", form)]).resolve(reference)
+    assert resolved.penalties[0].alpha == pytest.approx(0.5 * 2.0)
+    # what fixes the scale is kept only where something learns
+    assert resolved.reward_sd is None
+    assert Controls(penalties=[Penalty(0, 1.0, target_rate=0.1)]).resolve(reference).reward_sd == reference.sd
+
+
 @pytest.mark.parametrize(
     "symbolic",
     [
@@ -140,11 +166,33 @@ def test_a_latent_that_does_not_exist_is_named(controls: Controls) -> None:
     controls.check(70001, "head-a")
 
 
+def test_a_state_that_learns_nothing_is_no_state_for_the_human_kl_term() -> None:
+    with pytest.raises(ConfigError, match="human_kl needs the state of a run"):
+        EVERYTHING.shape(random_scored(0), ControlState())
+
+
+def test_the_rows_held_out_by_no_seed_are_those_of_seed_0() -> None:
+    def learnt(*seed: int) -> ControlState:
+        state = EVERYTHING.start(HumanBuffer.from_scored(random_scored(90, n=100), range(6)), *seed)
+        state.learn(random_scored(91, n=60))
+        return state
+
+    names = [
+        {name: array.tobytes() for name, array in learnt(*seed).state_dict().items()}
+        for seed in ((), (0,), (1,), (-1,))
+    ]
+    assert names[0] == names[1]
+    assert names[0] not in names[2:]
+
+
 def test_shaping_checks_the_latents_and_the_head() -> None:
     with pytest.raises(ConfigError, match="latent 10 does not exist: this reward model has 10 latents"):
         Controls(edits=[Edit(10, set=0.0)]).shape(random_scored(0))
-    with pytest.raises(ModelError, match="made for head head-b, this reward model has head-a"):
-        Controls(fingerprint="head-b").shape(random_scored(0))
+    for other in ("head-b", "head-0"):
+        with pytest.raises(ModelError, match=f"made for head {other}, this reward model has head-a"):
+            Controls(fingerprint=other).shape(random_scored(0))
+    # a head that nobody names is not compared
+    Controls(fingerprint="head-b").check(10)
 
 
 def test_controls_that_clash_are_refused() -> None:
@@ -154,6 +202,8 @@ def test_controls_that_clash_are_refused() -> None:
         Controls(penalties=[Penalty(5, 1, 1, "hinge"), Penalty(5, 2, 1, "hinge")])
     with pytest.raises(ConfigError, match=r"^controls: unknown key 'edit'; did you mean edits\?$"):
         Controls(edit=[])  # type: ignore[call-arg]  # wrong on purpose
+    with pytest.raises(ConfigError, match=r"^controls penalties\[0\]: unknown key 'alfa'"):
+        Controls(penalties=[{"latent": 1, "tau": 1, "alfa": 1}])  # type: ignore[list-item]  # wrong on purpose
 
 
 def test_latents_are_those_of_every_control() -> None:
@@ -190,6 +240,7 @@ def test_controls_survive_plain_values_and_a_pydantic_model() -> None:
         ({"penalties": [{"latent": 1, "tau": 1, "alfa": 0.1}]}, r"unknown key 'alfa'; did you mean alpha\?"),
         ({"penaltys": []}, r"^controls: unknown key 'penaltys'; did you mean penalties\?$"),
         ({"edits": {"latent": 1}}, "^edits must be a list$"),
+        ({"human_kl": 3}, "^human_kl must be a mapping with keys, not 3$"),
         ({"edits": ["1=0"]}, r"^edits\[0\] must be a mapping with keys, not '1=0'$"),
     ],
 )  # fmt: skip
@@ -210,7 +261,37 @@ def test_a_charge_below_what_the_latent_pays_is_told_unless_an_edit_takes_the_pa
         "the penalty on latent 5 takes 0.15, less than the 0.2 that the latent typically adds: "
         "firing still raises the reward; give a larger alpha",
     )
-    for fields in ({"alpha": 0.2}, {"pays": None}, {"form": "hinge"}, {"alpha": None, "target_rate": 0.1}):
+    silent: tuple[dict[str, Any], ...] = (
+        {"alpha": 0.2},
+        {"pays": None},
+        {"form": "hinge"},
+        {"form": "sigmoid"},
+        {"alpha": None, "target_rate": 0.1},
+    )
+    for fields in silent:
         assert told(**fields) == ()
     assert told((Edit(5, max=1.0),)) == told((Edit(5, set=0.0),)) == ()
     assert "less than the 0.18 " in told((Edit(5, max=1.8), Edit(6, set=0.0)))[0]
+    # what similar latents add comes on top of what an edit leaves
+    similar = "less than the 0.22 that the latent and similar ones typically add: firing"
+    assert similar in told((Edit(5, max=1.2),), pays=(0.2, 0.1))[0]
+    assert told(pays=(0.1, 0.05), alpha=0.15) == ()
+    # a latent without weight is not turned into z
+    head[5] = 0.0
+    assert len(told((Edit(5, max=1.0),))) == 1
+
+
+def test_every_charge_that_is_too_small_is_told_whatever_stands_before_it() -> None:
+    controls = Controls(
+        penalties=[
+            Penalty("residual", 0.0, 0.1, pays=0.2),
+            Penalty(1, 0.0, 0.1),
+            Penalty(5, 0.0, 0.15, pays=0.2),
+            Penalty(6, 0.0, 0.15, pays=0.3),
+        ]
+    )
+    told = controls.shortfalls(np.full(8, 0.1))
+    assert [line.partition(",")[0] for line in told] == [
+        "the penalty on latent 5 takes 0.15",
+        "the penalty on latent 6 takes 0.15",
+    ]

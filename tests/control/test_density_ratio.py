@@ -310,6 +310,31 @@ def test_oracle_the_discrepancy_of_two_points_a_side() -> None:
     assert found.statistic == pytest.approx(2 * kernel(0, 0.1) - 2 * cross)
 
 
+def test_oracle_the_discrepancy_of_unequal_samples_pair_by_pair() -> None:
+    rng = np.random.default_rng(6)
+    policy, human = rng.normal(0.5, 1, (3, 2)), rng.normal(size=(5, 2))
+    rows = np.concatenate([policy, human])
+    apart = [np.linalg.norm(rows[i] - rows[j]) for i in range(8) for j in range(i)]
+    found = mmd_test(policy, human)
+    assert found.bandwidth == pytest.approx(np.median(apart))
+
+    def mean(one: list[np.ndarray], other: list[np.ndarray]) -> float:
+        """Over pairs of different rows."""
+        kernels = [
+            np.exp(-0.5 * np.sum((a - b) ** 2) / found.bandwidth**2) for a in one for b in other if a is not b
+        ]
+        return float(np.mean(kernels))
+
+    one, other = list(policy), list(human)
+    assert found.statistic == pytest.approx(mean(one, one) + mean(other, other) - 2 * mean(one, other))
+    assert mmd_test(policy, human, seed=0) == found
+    assert {mmd_test(policy, human, seed=seed).p for seed in (1, -1)} != {found.p}
+
+
+def test_rows_that_are_all_equal_show_no_discrepancy() -> None:
+    assert mmd_test(np.ones((4, 2)), np.ones((5, 2))) == pytest.approx((0.0, 1.0, 1.0))
+
+
 def test_samples_that_the_discrepancy_cannot_compare_are_refused() -> None:
     good, broken = np.random.default_rng(0).normal(size=(2, 20, 3))
     broken[4, 1] = np.nan

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from sarm_control.control import Controls, HumanKL, fit_log_ratio
-from sarm_control.control.density_ratio.logistic import mean_variance
+from sarm_control.control.density_ratio.logistic import Logistic, mean_variance
+from sarm_control.control.density_ratio.separation import calibration_slope, excess, sure_bound
 from sarm_control.control.discriminator import Discriminator, Means, present_value
 from sarm_control.latents import HumanBuffer
 from tests.control.batches import scored_from
@@ -156,3 +157,97 @@ def test_oracle_the_present_value_is_the_end_of_a_weighted_line(count: int) -> N
     share = (np.linalg.inv((design.T * weight) @ design) @ (design.T * weight))[0]
     found = present_value(Means(values, variances), half_life=1.5)
     assert found == pytest.approx((share @ values, share**2 @ variances))
+
+
+def folded(rows: int, seed: int) -> NDArray[np.float32]:
+    """Rows of one human law's means and variances, whose log ratio to it is all but linear: two modes."""
+    rng = np.random.default_rng([rows, seed, 3])
+    return (2 + rng.choice([-1.0, 1.0], (rows, 3)) + 0.1 * rng.normal(size=(rows, 3))).astype(np.float32)
+
+
+def round_law(rows: int, seed: int) -> NDArray[np.float32]:
+    """Gaussian rows with the same means and variances."""
+    rng = np.random.default_rng([rows, seed, 4])
+    return (2 + 1.005 * rng.normal(size=(rows, 3))).astype(np.float32)
+
+
+@pytest.mark.parametrize("estimator", ["logistic", "mahalanobis"])
+def test_the_check_looks_at_the_batches_of_the_last_two_half_lives(estimator: Any) -> None:
+    """A half-life of one batch: one that is not linear is seen in two checks, and in a third no more."""
+    found = started(round_law(500, 0), half_life=1.0, estimator=estimator)
+    fits = []
+    for batch in (folded(200, 1), round_law(200, 2), round_law(200, 3), round_law(200, 4)):
+        found.learn(scored_from(batch))
+        fits.append(found.score(scored_from(round_law(50, 9))).info["human_kl/model_fits"])
+    assert fits[:2] == [0.0, 0.0]
+    # of the closed form more would have to fit than is checked
+    known = [1.0, 1.0] if estimator == "logistic" else [math.nan, math.nan]
+    np.testing.assert_array_equal(fits[2:], known)
+
+
+@pytest.mark.parametrize(
+    ("half_life", "ages"), [(1.0, [0, 0, 0, 0, 0]), (2.0, [0, 1, 0, 1, 0]), (2.5, [0, 1, 2, 0, 1])]
+)
+def test_oracle_a_check_follows_after_a_half_life(half_life: float, ages: list[int]) -> None:
+    found = started(sparse(60, 3, 0.5, 0), half_life=half_life)
+    assert found.state_dict()["human_kl.check"].tolist() == [-1, 0]
+    known = []
+    for seed in range(5):
+        found.learn(scored_from(sparse(20, 3, 0.5, seed)))
+        known.append(int(found.state_dict()["human_kl.check"][1]))
+    assert known == ages
+
+
+def test_a_restored_check_is_the_one_that_was_saved() -> None:
+    human = round_law(500, 0)
+    for batch, code in ((folded(200, 1), [0, 0]), (round_law(400, 1), [1, 0]), (round_law(20, 1), [-1, 0])):
+        one, other = started(human), started(human)
+        one.learn(scored_from(batch))
+        assert one.state_dict()["human_kl.check"].tolist() == code
+        other.load_state_dict(one.state_dict())
+        assert other.state_dict()["human_kl.check"].tolist() == code
+        infos = [found.score(scored_from(batch)).info for found in (one, other)]
+        assert infos[0] == pytest.approx(infos[1], nan_ok=True, rel=0, abs=0)
+
+
+def test_oracle_an_estimate_that_is_not_linear_is_less_its_excess_and_has_the_sure_bound() -> None:
+    found = started(round_law(500, 0), half_life=2.0)
+    for seed in range(3):
+        found.learn(scored_from(folded(120, seed) + np.float32(0.6)))
+    batch = scored_from(folded(120, 9) + np.float32(0.6))
+    info, state = found.score(batch).info, found.state_dict()
+    assert (info["human_kl/model_fits"], info["human_kl/saturated"]) == (0.0, 0.0)
+    weight, intercept = state["human_kl.parameters"][:6], state["human_kl.parameters"][6]
+    raw = found.human.features(batch.latents.columns((0, 1, 2))) @ weight + intercept
+    held = found._held_out @ weight + intercept
+    told = [*state["human_kl.window_log_ratios"].reshape(3, 120)[1:], raw]
+    value = present_value(Means.of(told), half_life=2.0).value
+    assert 0 < value - excess(held) < 0.9
+    assert info["human_kl/kl"] == pytest.approx(value - excess(held), rel=1e-6)
+    # for the policy as it is now: of the last half-life
+    least = sure_bound(np.concatenate(told[-2:]), held)
+    assert info["human_kl/kl_low"] == pytest.approx(min(least, value - excess(held)), rel=1e-6)
+    assert info["human_kl/kl_high"] == math.inf
+
+
+def test_oracle_the_first_slope_is_that_of_every_other_row() -> None:
+    human, batch = sparse(200, 3, 0.5, 0), sparse(61, 3, 0.7, 1)
+    found = started(human)
+    found.learn(scored_from(batch))
+    policy = found.human.features(batch)
+    half = Logistic().fit(policy[0::2], found._fitted_on, counts=np.ones(31))
+    slope = calibration_slope(half.at(policy[1::2]), half.at(found._held_out))
+    assert 0.1 < slope < 0.99
+    assert found.state_dict()["human_kl.parameters"][7] == pytest.approx(slope, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("humans", "answers", "plain"), [(79, 40, True), (80, 40, False), (200, 1, True), (200, 2, False)]
+)
+def test_few_rows_are_not_shrunk(humans: int, answers: int, plain: bool) -> None:
+    """Fewer than 8 humans held out, or a single answer, say nothing about the slope."""
+    found = started(sparse(humans, 3, 0.5, 0))
+    found.learn(scored_from(sparse(answers, 3, 0.5, 2)))
+    slope = found.score(scored_from(np.ones((2, 3)))).info["human_kl/slope"]
+    assert 0 <= slope <= 1
+    assert bool(slope == 1.0) is plain

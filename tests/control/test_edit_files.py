@@ -54,18 +54,36 @@ def test_controls_give_their_edits_and_say_what_is_left_out(tmp_path: Path) -> N
     assert read_edit_file(path) == EditFile([Edit(9, max=2.0), Edit(5, set=0.0)], "abc", ("1 penalty",))
 
 
+def test_everything_that_is_no_edit_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "controls.json"
+    penalty = {"latent": 3, "tau": 1.0, "alpha": 0.5}
+    for penalties, said in (([], ()), ([penalty] * 2, ("2 penalties",)), ([penalty] * 3, ("3 penalties",))):
+        path.write_text(json.dumps({"penalties": penalties, "human_kl": {"beta": 0.1}}))
+        assert read_edit_file(path) == EditFile([], None, (*said, "the human-KL term"))
+
+
 def test_edits_made_for_another_head_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "edits.json"
     save_edits(path, [Edit(9, max=2.0)], fingerprint="abc", model="lab")
     assert load_edits(path, fingerprint="abc") == [Edit(9, max=2.0)]
-    with pytest.raises(ModelError, match=r"edits.json was made for head abc, this reward model has def"):
-        load_edits(path, fingerprint="def")
+    for other in ("def", "aaa"):
+        with pytest.raises(
+            ModelError, match=rf"edits.json was made for head abc, this reward model has {other}"
+        ):
+            load_edits(path, fingerprint=other)
+    # a file that names no head is for any
+    path.write_text('[{"latent": 9, "max": 2}]')
+    assert load_edits(path, fingerprint="def") == [Edit(9, max=2.0)]
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         ('{"format": "sarm-edits-9", "edits": []}', "format 'sarm-edits-9', wants 'sarm-edits-1'"),
+        ('{"format": "sarm-edits-0", "edits": []}', "format 'sarm-edits-0', wants 'sarm-edits-1'"),
+        ('{"format": "sarm-edits-1", "edits": [3]}', "edits is not a list of edits"),
+        ('{"edits": [], "fingerprint": 5}', "fingerprint is 5, it must be the fingerprint of a head"),
+        ('{"edits": [], "penalties": {"latent": 3}}', "penalties is .*, it must be a list"),
         ('{"format": "sarm-edits-1", "edit": []}', "unknown key 'edit'; did you mean edits"),
         ('{"format": "sarm-edits-1", "edits": {"latent": 5}}', "edits is not a list of edits"),
         ('{"edits": [3]}', "3 is not an edit"),

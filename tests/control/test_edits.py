@@ -107,9 +107,11 @@ def test_property_the_text_of_an_edit_reads_back(edit: Edit) -> None:
         ("12345=0", Edit(12345, set=0.0)),
         ("12345:max=2", Edit(12345, max=2.0)),
         ("12345:*0.5", Edit(12345, scale=0.5)),
+        ("12345:*2", Edit(12345, scale=2.0)),
         ("12345:+1", Edit(12345, add=1.0)),
         ("12345:-1", Edit(12345, add=-1.0)),
         ("12345: min=0, max=2", Edit(12345, min=0.0, max=2.0)),
+        ("12345:min=2,max=2", Edit(12345, min=2.0, max=2.0)),
     ],
 )
 def test_command_line_forms(text: str, edit: Edit) -> None:
@@ -173,7 +175,11 @@ def test_both_file_forms(tmp_path: Path) -> None:
         (b'{"5": 2}', r'edit of latent 5: 2 is not \["\*", number\]'),
         (b'[{"latent": 5, "max": 2}, {"latent": 5, "add": 1}]', "latent 5 has two edits"),
         (b'[{"latnt": 5, "max": 2}]', "edit: unknown key 'latnt'; did you mean latent"),
+        (b'{"5": ["*", 2, 3]}', r'is not \["\*", number\]'),
+        (b'{"5": ["*"]}', r'is not \["\*", number\]'),
+        (b'{"5": "*2"}', r'is not \["\*", number\]'),
         (b"3", "neither a steering file nor a list of edits"),
+        (b"[3]", "neither a steering file nor a list of edits"),
         (b"{", "not JSON: Expecting property name"),
         (b"\xff", "not UTF-8 at byte 1"),
     ],

@@ -205,7 +205,9 @@ def test_bad_input_is_named() -> None:
         (DataError, "the policy has 5 rows, at least 8 are needed", (policy[:5], human), {}),
         (DataError, "the human buffer has 5 rows", (policy, human[:5]), {}),
         (DataError, r"shapes \(40, 4\) and \(40, 3\)", (policy, human[:, :3]), {}),
+        (DataError, r"shapes \(40, 3\) and \(40, 4\)", (policy[:, :3], human), {}),
         (DataError, r"shapes \(40,\)", (policy[:, 0], human), {}),
+        (DataError, r"shapes \(40, 4, 1\)", (policy[:, :, None], human[:, :, None]), {}),
         (DataError, "constant over all demonstrations", (policy, np.ones((40, 4))), {}),
         (DataError, "one sample is an array", (scored_from(policy), human), {}),
         (DataError, "no latent fires in at least 10", (scored_from(policy * 0),) * 2, {}),
@@ -214,11 +216,25 @@ def test_bad_input_is_named() -> None:
         (ConfigError, "latent 99 does not exist", (scored_from(policy),) * 2, {"latents": [99]}),
         (ConfigError, "latent -1 does not exist", (scored_from(policy),) * 2, {"latents": [-1]}),
         (ConfigError, "no estimator is called 'logit'", (policy, human), {"estimator": "logit"}),
-        (ConfigError, "the level of the interval is 95", (policy, human), {"level": 95}),
+        *(
+            (
+                ConfigError,
+                f"the level of the interval is {level:g}, it must be between 0 and 1",
+                (policy, human),
+                {"level": level},
+            )
+            for level in (95, 1.5, 1, 0, -0.5)
+        ),
         (
             ModelError,
             "scored with head a, the humans with b",
             (scored_from(policy, fingerprint="a"), scored_from(human, fingerprint="b")),
+            {},
+        ),
+        (
+            ModelError,
+            "scored with head b, the humans with a",
+            (scored_from(policy, fingerprint="b"), scored_from(human, fingerprint="a")),
             {},
         ),
         (
@@ -231,6 +247,12 @@ def test_bad_input_is_named() -> None:
             ModelError,
             "autoencoders of 4 and 3 latents",
             (scored_from(policy).latents, scored_from(human[:, :3]).latents),
+            {},
+        ),
+        (
+            ModelError,
+            "autoencoders of 3 and 4 latents",
+            (scored_from(policy[:, :3]).latents, scored_from(human).latents),
             {},
         ),
     ]

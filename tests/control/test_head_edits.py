@@ -54,7 +54,15 @@ def test_blocks_nest_and_an_error_restores_the_head() -> None:
 
 
 @pytest.mark.parametrize(
-    "edit", [Edit(5, max=2.0), Edit(5, add=1.0), Edit(5, set=1.0), Edit(5, scale=2.0, min=0.0)]
+    "edit",
+    [
+        Edit(5, max=2.0),
+        Edit(5, add=1.0),
+        Edit(5, set=1.0),
+        Edit(5, set=-1.0),
+        Edit(5, scale=2.0, min=0.0),
+        Edit(5, scale=2.0, add=1.0),
+    ],
 )
 def test_what_is_no_scaling_is_refused_with_the_reason(edit: Edit) -> None:
     rm = make_sarm()

@@ -165,6 +165,7 @@ def test_samples_that_are_nearly_told_apart_are_flagged_and_clipped() -> None:
     state.learn(far[0])
     info = controls.shape(far[1], state).info
     assert info["human_kl/saturated"] == 1.0
+    assert info["human_kl/kl_high"] == np.inf
     assert info["human_kl/logit_max"] > 5
     assert info["human_kl/clipped_share"] > 0
     assert info["human_kl/mean_log_ratio"] <= 1
@@ -280,8 +281,9 @@ def test_bad_input_is_named() -> None:
 
 def test_a_state_of_another_run_is_refused() -> None:
     buffer, other = batches(1.0)[0], batches(1.0, seed=6)[0]
-    with pytest.raises(TrainingError, match="belongs to another human buffer"):
-        CONTROLS.start(buffer).load_state_dict(CONTROLS.start(other).state_dict())
+    for one, two in ((buffer, other), (other, buffer)):
+        with pytest.raises(TrainingError, match="belongs to another human buffer"):
+            CONTROLS.start(one).load_state_dict(CONTROLS.start(two).state_dict())
     with pytest.raises(TrainingError, match=r"has no human_kl.parameters"):
         CONTROLS.start(buffer).load_state_dict({})
 
@@ -294,11 +296,13 @@ def test_a_state_of_another_run_is_refused() -> None:
         ({"beta": 1, "latents": (3, 3)}, "human_kl: a latent is named twice"),
         ({"beta": 1, "latents": (-3,)}, "human_kl: latent is -3, it must be >= 0"),
         ({"beta": 1, "clip": 0}, "human_kl: clip is 0, it must be > 0"),
+        ({"beta": 1, "clip": -1}, "human_kl: clip is -1, it must be > 0"),
         ({"beta": 1, "l2": 0}, "human_kl: l2 is 0, it must be > 0"),
         ({"beta": 1, "replay": 0}, "human_kl: replay is 0, it must be > 0"),
         ({"beta": 1, "half_life": 0}, "human_kl: half_life is 0, it must be > 0"),
         ({"beta": 1, "estimator": "mlp"}, "human_kl: estimator is 'mlp'"),
-        ({"beta": 1, "latents": tuple(range(2000))}, "2000 latents, at most 1024"),
+        ({"beta": 1, "latents": tuple(range(1025))}, "1025 latents, at most 1024"),
+        ({"beta": 1, "latents": (1, "x")}, r"human_kl: latents\[1\] is 'x', "),
         ({"beta": 1, "bata": 1}, r"human_kl: unknown key 'bata'; did you mean beta\?"),
         ({"beta": 1, "mode": "token"}, "human_kl: mode is 'token'"),
         ({}, "human_kl: beta is missing"),
@@ -307,3 +311,10 @@ def test_a_state_of_another_run_is_refused() -> None:
 def test_bad_settings_say_what_is_wrong(keys: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         HumanKL(**keys)
+
+
+def test_golden_the_settings_that_a_run_has_when_none_are_given() -> None:
+    plain = HumanKL(0)
+    assert (plain.latents, plain.mode, plain.estimator) == ((), "per_sample", "logistic")
+    assert (plain.l2, plain.clip, plain.replay, plain.half_life) == (1e-3, 10.0, 32, 8.0)
+    assert len(HumanKL(1, tuple(range(1024))).latents) == 1024

@@ -92,7 +92,28 @@ def test_metamorphic_swapping_the_policies_negates_every_entry(case: Case) -> No
     np.testing.assert_allclose(backward.delta, -forward.delta, atol=1e-12)
 
 
-def test_a_prompt_without_an_answer_is_refused() -> None:
-    batch = sparse([[1, 0, 0, 0, 0, 0], [0, 1, 0, 0, 0, 0]])
-    with pytest.raises(ValueError, match="every prompt needs at least one answer"):
-        latent_ledger(batch, batch, np.ones(SIZE), np.array([0, 1]), np.array([0, 0]))
+def test_a_stored_0_is_no_entry_and_does_not_fire() -> None:
+    """Latent 1 is stored as 0 in both, 2 in one of them; 3 is 1 throughout and moves nothing."""
+    indices, values = np.array([1, 2, 3], np.int32), np.array([0.0, 0.0, 1.0], np.float32)
+    base = SparseLatents.from_rows([(indices, values)], SIZE)
+    trained = SparseLatents.from_rows([(indices, values + np.array([0, -1, 0], np.float32))], SIZE)
+    ledger = latent_ledger(base, trained, np.full(SIZE, 2.0), np.array([0]), np.array([0]))
+    assert ledger.latents.tolist() == [2, 3]
+    assert ledger.delta.tolist() == [-2.0, 0.0]
+    assert (ledger.base_rate.tolist(), ledger.trained_rate.tolist()) == ([0.0, 1.0], [0.0, 1.0])
+
+
+@pytest.mark.parametrize("prompts", [[0, 0, 0], [0, 1], [0, 1, 1, 1]])
+def test_prompts_that_do_not_fit_the_answers_are_refused(prompts: list[int]) -> None:
+    """The second prompt has no answer; one of three answers has no prompt; a fourth one is not there."""
+    batch, fitting = sparse(np.eye(3, SIZE)), np.array([0, 1, 1])
+    for sides in ((fitting, np.array(prompts)), (np.array(prompts), fitting)):
+        with pytest.raises(ValueError, match="every prompt needs at least one answer"):
+            latent_ledger(batch, batch, np.ones(SIZE), *sides)
+
+
+@pytest.mark.parametrize(("base", "trained", "head"), [(6, 5, 6), (5, 6, 5), (6, 6, 5), (6, 6, 7)])
+def test_latents_of_different_autoencoders_are_refused(base: int, trained: int, head: int) -> None:
+    one = np.array([0])
+    with pytest.raises(ValueError, match=f"latents of sizes {base} and {trained} with a head of {head}"):
+        latent_ledger(sparse(np.ones(base), base), sparse(np.ones(trained), trained), np.ones(head), one, one)

@@ -7,6 +7,7 @@ import pytest
 from kl_laws import CoFiring, HeavyTails, Law, Spread, TwoModes, five, further
 
 from sarm_control import KLEstimate, estimate_kl
+from sarm_control.control import LogRatio
 from sarm_control.control.density_ratio.model_check.linearity import LEVEL, Linearity, Rows, check_linear
 from sarm_control.control.density_ratio.separation import excess, sure_bound
 from sarm_control.latents import HumanBuffer
@@ -115,6 +116,15 @@ def test_so_do_few_rows_for_many_features() -> None:
     assert many.fits is True
 
 
+def test_oracle_the_rows_in_doubt_of_unequal_samples_of_one_law() -> None:
+    """Every row is of the policy with a chance of 3/4, so that 2 p (1 - p) of each are in doubt."""
+    policy, human = (np.random.default_rng(4).normal(size=(n, 2)).astype(np.float32) for n in (600, 200))
+    for sides in ((policy, human), (human, policy)):
+        found = checked(*sides)
+        assert found.in_doubt == pytest.approx(2 * 800 * 3 / 16, rel=0.03)
+        assert found.fits is True
+
+
 def test_rows_that_are_told_apart_cannot_show_that_the_model_fits() -> None:
     policy, human = np.random.default_rng(3).normal(size=(2, 1024, 10)).astype(np.float32)
     estimate = estimate_kl(policy + np.float32(1.2), human)
@@ -149,6 +159,16 @@ def test_other_estimators_are_not_said_to_fit() -> None:
     assert estimate_kl(policy, human, estimator="mahalanobis").model_fits is None
     assert estimate_kl(*drawn(TwoModes(), 600, 0), estimator="mahalanobis").model_fits is False
     assert estimate_kl(policy[:60], human[:60], estimator="mlp").model_fits is None
+
+
+def test_a_check_begins_where_it_is_told_and_ends_at_the_same() -> None:
+    buffer = HumanBuffer((0, 1, 2), linear(0.3, 3, 300, 1)[1], "")
+    sides = [Rows.distinct(z, buffer.features(z)) for z in linear(0.3, 3, 300, 1)]
+    plain = check_linear(sides[0], sides[1], seed=0)
+    start = LogRatio(np.full(6, 0.5), -0.5)
+    assert check_linear(sides[0], sides[1], seed=0, start=start).in_doubt == pytest.approx(
+        plain.in_doubt, rel=1e-3
+    )
 
 
 def test_the_level_is_what_399_draws_can_show() -> None:

@@ -20,6 +20,16 @@ def test_oracle_the_three_forms() -> None:
     np.testing.assert_allclose(sigmoid, [0, 0.1 / (1 + np.exp(6)), 0.05, 0.1 / (1 + np.exp(-1)), 0.1])
 
 
+def test_oracle_what_fires_is_above_the_threshold() -> None:
+    for penalty in (Penalty(5, 3.0, 0.1), Penalty(5, 3.0, 0.1, "hinge")):
+        assert penalty.fires(Z).tolist() == [False, False, False, True, True]
+
+
+@pytest.mark.parametrize(("tau", "level"), [("q0", 0.0), ("q1", 1.0), ("q0.25", 0.25), (3.0, None)])
+def test_a_quantile_lies_from_0_to_1(tau: float | str, level: float | None) -> None:
+    assert Penalty(5, tau, 0.1).quantile == level
+
+
 @given(st.lists(st.floats(-10, 10), min_size=1), st.sampled_from(["indicator", "hinge", "sigmoid"]))
 def test_property_a_charge_is_never_negative_and_grows_with_z(
     z: list[float], form: Literal["indicator", "hinge", "sigmoid"]
@@ -61,13 +71,17 @@ def test_command_line_forms(text: str, penalty: Penalty) -> None:
         ("5:tau=3,alpha=lots", "alpha is 'lots', it must be a number or a number of SDs such as 0.5sd"),
         ("5:tau=high,alpha=1", "tau is 'high', it must be a number or a quantile such as q0.9"),
         ("5:tau=q90,alpha=1", "tau is 'q90', a quantile lies in 0..1"),
+        ("5:tau=q1.5,alpha=1", "tau is 'q1.5', a quantile lies in 0..1"),
+        ("5:tau=q-0.5,alpha=1", "tau is 'q-0.5', a quantile lies in 0..1"),
         ("5:tau=nan,alpha=1", "tau is 'nan', it must be finite"),
         ("5:tau=1,alpha=1,form=step", "form is 'step', input should be 'indicator', 'hinge' or 'sigmoid'"),
         ("5:tau=1,alpha=1,temperature=0", "temperature is 0, it must be > 0"),
+        ("5:tau=1,alpha=1,temperature=-1", "temperature is -1, it must be > 0"),
         ("5:tau=1", "penalty on latent 5: alpha is missing"),
         ("5", "penalty on latent 5: tau is missing"),
         ("5:tau=1,tau=2,alpha=1", "tau is given twice"),
         ("5:tau=,alpha=1", "tau has no value"),
+        ("5:tau,alpha=1", "tau has no value"),
         ("high:tau=1,alpha=1", "does not begin with a latent number"),
     ],
 )

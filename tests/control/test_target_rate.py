@@ -77,6 +77,40 @@ def test_oracle_three_batches_by_hand() -> None:
     assert list(third) == pytest.approx([3, newest, later, integral])
     higher = Multiplier().after(fired=59, answers=98, target=0.5)
     assert higher.error == pytest.approx(np.sqrt(0.09 / 0.25) * np.log(59.5 / 39.5))
+    # errors of smaller targets than a tenth count in full, no more
+    lower = Multiplier().after(fired=9, answers=98, target=0.05)
+    assert lower.error == pytest.approx(np.log(9.5 / 89.5) - np.log(0.05 / 0.95))
+
+
+def test_oracle_errors_count_up_to_two_logits() -> None:
+    """All of 96 fire, or none: 7.5 logits above a target of a tenth, and 3.1 below it."""
+    assert Multiplier() == (0, 0.0, 0.0, 0.0)
+    assert Multiplier().after(96, 96, 0.1).sds == pytest.approx(1.5 * 2 + 0.2 * 2)
+    none = Multiplier(integral=5.0).after(0, 96, 0.1)
+    assert (none.sds, none.integral) == pytest.approx((5 - 0.4 - 1.5 * 2, 5 - 0.4))
+
+
+@pytest.mark.parametrize(
+    ("fired", "integral", "moves"),
+    [
+        # 0.85 logits too few, which is 1.27 SDs less: the penalty is above 0 with 1.5 SDs and not with 1
+        (4, 1.5, True),
+        (4, 1.0, False),
+        # 0.79 logits too many, 1.19 SDs more: below the largest penalty with 8.5, and above it with 9
+        (19, 8.5, True),
+        (19, 9.0, False),
+        # the other limit holds back neither
+        (4, 9.9, True),
+        (19, 0.0, True),
+    ],
+)
+def test_oracle_the_integral_moves_unless_the_penalty_is_at_the_limit_it_moves_to(
+    fired: int, integral: float, moves: bool
+) -> None:
+    error = np.log((fired + 0.5) / (98.5 - fired)) - np.log(0.1 / 0.9)
+    found = Multiplier(1, error, 0.0, integral).after(fired, 98, 0.1)
+    assert found.integral == pytest.approx(integral + 0.2 * error * moves)
+    assert found.sds == pytest.approx(min(max(1.5 * error + found.integral, 0), 10))
 
 
 @given(st.lists(st.integers(0, 20), max_size=60), st.floats(0.02, 0.98))
@@ -101,7 +135,7 @@ def test_the_integral_does_not_wind_up_at_either_limit() -> None:
     high = Multiplier()
     for _ in range(500):
         high = high.after(96, 96, 0.1)
-    assert high.sds == MOST_SDS
+    assert high.sds == MOST_SDS == 10.0
     assert high.integral < MOST_SDS
     low = Multiplier(batches=1, error=-2.0, trend=0.0, integral=0.5)
     for _ in range(500):
@@ -207,9 +241,12 @@ def test_the_command_line_form() -> None:
         ("5:tau=1,alpha=1,target_rate=0.1", "alpha and target_rate cannot both be given$"),
         ("5:tau=1,target_rate=0", "target_rate is 0, it must lie between 0 and 1$"),
         ("5:tau=1,target_rate=1", "target_rate is 1, it must lie between 0 and 1$"),
+        ("5:tau=1,target_rate=-0.1", "target_rate is -0.1, it must lie between 0 and 1$"),
+        ("5:tau=1,target_rate=1.5", "target_rate is 1.5, it must lie between 0 and 1$"),
         ("5:tau=1,target_rate=10%", "target_rate is '10%', input should be a valid number"),
         ("5:tau=1,target_rate=nan", "target_rate is 'nan', input should be a finite number"),
         ("5:tau=1,target_rate=0.1,form=hinge", "target_rate needs the form indicator, not hinge$"),
+        ("5:tau=1,target_rate=0.1,form=sigmoid", "target_rate needs the form indicator, not sigmoid$"),
         ("5:tau=1,target=0.1", r"unknown key 'target'; did you mean target_rate\?$"),
     ],
 )

@@ -1,6 +1,7 @@
 """Benchmark rows from the formats their authors publish; bad input with its message."""
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -48,7 +49,51 @@ def test_a_file_that_is_not_there_is_no_hub_id(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_network")
-def test_a_data_set_that_cannot_be_reached_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "source",
+    ["rows", "allenai/reward-bench-2/rows", "./rows", "~/rows", "rows/test.parquet", "rows/test.jsonl"],
+)
+def test_what_cannot_be_an_id_is_never_asked_of_the_hub(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match=f"^{re.escape(source)}: no such file$") as caught:
+        local_rows(source, ())
+    assert "allenai/reward-bench-2" in str(caught.value.hint)
+
+
+@pytest.mark.usefixtures("no_network")
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (
+            "nobody/nothing",
+            "^nobody/nothing is neither a file nor in the local cache, and the hub cannot be reached$",
+        ),
+        ("nobody/no--thing", "^nobody/no--thing is neither a file nor a data set on the hub: .*no--thing"),
+    ],
+)
+def test_a_data_set_that_cannot_be_had_is_said(
+    source: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(DataError, match="nobody/nothing is neither a file nor"):
-        local_rows("nobody/nothing", ("*.parquet",))
+    with pytest.raises(DataError, match=message):
+        local_rows(source, ("*.parquet",))
+
+
+@pytest.mark.usefixtures("no_network")
+def test_of_a_data_set_in_the_cache_the_files_that_match_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    kept = tmp_path / "datasets--owner--rows"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text("0" * 40)
+    data = kept / "snapshots" / ("0" * 40) / "data"
+    data.mkdir(parents=True)
+    for name in ("b.parquet", "a.parquet", "README.md"):
+        (data / name).write_bytes(b"")
+    assert local_rows("owner/rows", ("data/*.parquet",)) == [data / "a.parquet", data / "b.parquet"]
+    assert local_rows("owner/rows", ("data/*.md", "data/b*")) == [data / "README.md", data / "b.parquet"]
+    with pytest.raises(DataError, match=r"^owner/rows holds no \*\.json or \*\.csv$"):
+        local_rows("owner/rows", ("*.json", "*.csv"))

@@ -1,5 +1,7 @@
 """Figures, baselines and tests of a benchmark: oracle by hand and against statsmodels, metamorphic."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -10,13 +12,18 @@ from sarm_control.evaluation.benchmarks.reward_bench_2 import SUBSETS, reward_be
 from sarm_control.evaluation.benchmarks.rm_bench import rm_bench
 from sarm_control.evaluation.benchmarks.text import benchmark_text
 from sarm_control.statistics.intervals import mean_interval
+from sarm_control.statistics.mcnemar import flips
 from sarm_control.statistics.shares import share_interval
+from sarm_control.statistics.sign_flips import sign_flip_test
 from sarm_control.statistics.stratified import mean_of_means, strata_of
 from tests.evaluation.benchmark_rows import parsed, reward_bench_rows, rm_bench_rows
 from tests.present import present
 
 WHOLE = reward_bench_2(parsed(reward_bench_rows(each=8)))
 COUNT = len(WHOLE.unit_of_answer)
+DOMAINS = ("chat", "code", "math", "safety")
+MANY = rm_bench(parsed(rm_bench_rows(domains=(*DOMAINS[:3], "safety-refuse", "safety-response"))))
+OWN = len(MANY.unit_of_answer)
 
 
 def random_scores(seed: int, count: int = COUNT) -> np.ndarray:
@@ -56,10 +63,14 @@ def test_no_interval_of_a_share_leaves_0_to_1_at_very_small_n(each: int) -> None
 def test_oracle_length_baselines_score_as_the_lengths_would() -> None:
     scores, lengths = random_scores(1), np.random.default_rng(2).integers(1, 40, COUNT).astype(float)
     results = benchmark_results(WHOLE, scores, lengths)
-    as_model = {one.name: one.figures["score"].mean for one in benchmark_results(WHOLE, lengths, lengths)}
-    for one in results[:-1]:
-        assert one.baselines is not None
-        assert one.baselines.longest == pytest.approx(as_model[one.name])
+    for one, longest, shortest in zip(
+        results[:-1],
+        benchmark_results(WHOLE, lengths, lengths),
+        benchmark_results(WHOLE, -lengths, lengths),
+        strict=False,
+    ):
+        assert present(one.baselines).longest == pytest.approx(longest.figures["score"].mean)
+        assert present(one.baselines).shortest == pytest.approx(shortest.figures["score"].mean)
     corrected = multipletests([present(one.baselines).p for one in results[:-1]], method="fdr_bh")[1]
     np.testing.assert_allclose(np.array([present(one.baselines).q for one in results[:-1]]), corrected)
 
@@ -96,6 +107,101 @@ def test_oracle_edits_are_compared_unit_by_unit() -> None:
     p = [present(one.changed).flips.p for one in results[:-1]]
     corrected = multipletests(p, method="fdr_bh")[1]
     np.testing.assert_allclose(np.array([present(one.changed).q for one in results[:-1]]), corrected)
+
+
+def test_oracle_of_several_figures_the_first_is_compared_and_tested() -> None:
+    """RM-Bench has four: average, easy, normal and hard."""
+    before, after = random_scores(10, OWN), random_scores(11, OWN)
+    lengths = np.random.default_rng(12).integers(1, 40, OWN).astype(float)
+    average, edited, short, long = (
+        MANY.credit(scores)[:, 0] for scores in (before, after, -lengths, lengths)
+    )
+    *subsets, total = benchmark_results(MANY, before, lengths, after)
+    assert [one.name for one in subsets] == [*DOMAINS, "safety-refuse", "safety-response"]
+    for one in subsets:
+        units = MANY.units_of([one.name])
+        changed, baselines = present(one.changed), present(one.baselines)
+        assert (one.units, one.chance) == (units.sum(), 0.5)
+        assert one.figures["hard"].mean == pytest.approx(MANY.credit(before)[units, 3].mean())
+        assert changed.after.mean == pytest.approx(edited[units].mean())
+        assert changed.change.mean == pytest.approx((edited - average)[units].mean())
+        assert changed.flips == flips(average[units], edited[units])
+        assert (baselines.shortest, baselines.longest) == (short[units].mean(), long[units].mean())
+    changed = present(total.changed)
+    assert changed.after.mean == pytest.approx(
+        np.mean([edited[MANY.subset == one].mean() for one in DOMAINS])
+    )
+    change = [(edited - average)[MANY.subset == one].mean() for one in DOMAINS]
+    assert changed.change.mean == pytest.approx(np.mean(change))
+    assert changed.flips == flips(average, edited)
+    assert changed.q == changed.flips.p
+    assert (total.units, total.chance, total.baselines) == (30, None, None)
+    for column, name in enumerate(MANY.figures):
+        means = [MANY.credit(before)[MANY.subset == one, column].mean() for one in DOMAINS]
+        assert total.figures[name].mean == pytest.approx(np.mean(means))
+
+
+def test_oracle_the_model_is_tested_against_the_better_of_both_lengths() -> None:
+    """In chat chosen answers are mostly the shorter ones, elsewhere mostly the longer ones."""
+    rows = parsed(rm_bench_rows(domains=DOMAINS))
+    benchmark, generator = rm_bench(rows), np.random.default_rng(13)
+    right = np.tile([1.0, 1.0, 1.0, 0.0, 0.0, 0.0], len(rows))
+    longer = np.where(benchmark.subset == "chat", -1, 1)[benchmark.unit_of_answer]
+    lengths = 10 + 3 * longer * right + generator.integers(0, 4, len(right))
+    scores = right + generator.normal(0, 0.8, len(right))
+    average, short, long = (benchmark.credit(one)[:, 0] for one in (scores, -lengths, lengths))
+    results = benchmark_results(benchmark, scores, lengths, seed=3)
+    for one in results[:-1]:
+        units = benchmark.units_of([one.name])
+        better, worse = (short, long) if one.name == "chat" else (long, short)
+        assert better[units].mean() > worse[units].mean() + 0.2
+        p, other = (float(sign_flip_test((average - by)[units, None], seed=3)[0]) for by in (better, worse))
+        assert present(one.baselines).p == p != other
+
+
+def test_the_signs_that_no_seed_draws_are_those_of_seed_0() -> None:
+    benchmark = rm_bench(parsed(rm_bench_rows() * 4))
+    count = len(benchmark.unit_of_answer)
+    scores = random_scores(16, count) + np.tile([0.3, 0.3, 0.3, 0, 0, 0], count // 6)
+    lengths = np.random.default_rng(17).integers(1, 9, count).astype(float)
+
+    def p(**seed: Any) -> list[float]:
+        return [present(one.baselines).p for one in benchmark_results(benchmark, scores, lengths, **seed)]
+
+    assert p() == p(seed=0)
+    assert p() not in (p(seed=1), p(seed=-1))
+
+
+def test_results_as_json_hold_what_there_is() -> None:
+    scores, lengths = random_scores(14), (np.arange(COUNT) % 7).astype(np.float64)
+    plain, edited = (benchmark_results(WHOLE, scores, lengths, after) for after in (None, random_scores(15)))
+    safety, total = plain[SUBSETS.index("Safety")], plain[-1]
+    baselines = present(safety.baselines)
+    assert safety.as_json() == {
+        "name": "Safety",
+        "units": 8,
+        "figures": {"score": safety.figures["score"].as_json()},
+        "chance": 0.25,
+        "length_baselines": {
+            "shortest": baselines.shortest,
+            "longest": baselines.longest,
+            "p": baselines.p,
+            "q": baselines.q,
+        },
+        "edits": None,
+    }
+    assert (total.as_json()["length_baselines"], total.as_json()["chance"]) == (None, None)
+    for one in edited:
+        changed = present(one.changed)
+        assert one.as_json()["edits"] == {
+            "after": changed.after.as_json(),
+            "change": changed.change.as_json(),
+            "n": one.units,
+            "gained": changed.flips.gained,
+            "lost": changed.flips.lost,
+            "p": changed.flips.p,
+            "q": changed.q,
+        }
 
 
 def test_metamorphic_an_edit_that_shifts_all_rewards_flips_nothing() -> None:

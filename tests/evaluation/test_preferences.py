@@ -71,10 +71,14 @@ def test_property_swapping_the_sides_swaps_the_wins(rows: list[tuple[list[float]
     ("chosen", "rejected", "message"),
     [
         ([[1.0]], [], "1 rows of chosen scores but 0"),
+        ([[1.0]], [[0.0], [0.0]], "1 rows of chosen scores but 2"),
         ([[1.0], []], [[0.0], [0.0]], "row 1: needs at least one chosen and one rejected"),
+        ([[1.0], [0.0]], [[0.0], []], "row 1: needs at least one chosen and one rejected"),
         ([[float("nan")]], [[0.0]], "row 0: a score is not finite"),
+        ([[1.0], [1.0]], [[0.0], [float("inf")]], "row 1: a score is not finite"),
     ],
 )
 def test_bad_input_is_named(chosen: Scores, rejected: Scores, message: str) -> None:
-    with pytest.raises(DataError, match=message):
-        best_of_n(chosen, rejected)
+    for measure in (pair_accuracy, best_of_n):
+        with pytest.raises(DataError, match=message):
+            measure(chosen, rejected)

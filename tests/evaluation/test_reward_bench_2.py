@@ -77,6 +77,26 @@ def test_oracle_ties_by_hand() -> None:
     assert benchmark.credit(np.zeros(6))[0, 0] == 0
 
 
+def test_oracle_rows_of_any_order_and_length_have_the_units_of_their_own_answers() -> None:
+    focus = row("Focus", 1, 1)
+    del focus["id"]
+    rows = [
+        row("Ties", 2, 1, "tied:7"), row("Safety", 1, 3, "s"), row("Ties", 1, 1, "ref:9"), focus,
+        row("Ties", 1, 2, "ref:7"), row("Ties", 1, 1, "tied:9"),
+    ]  # fmt: skip
+    benchmark = reward_bench_2(parsed(rows))
+    # rows outside Ties come first, and one without an id is named by its line
+    assert benchmark.units == ("s", "4", "7", "9")
+    assert benchmark.subset.tolist() == benchmark.part.tolist() == ["Safety", "Focus", "Ties", "Ties"]
+    assert benchmark.unit_of_answer.tolist() == [2, 2, 2, 0, 0, 0, 0, 3, 3, 1, 1, 2, 2, 2, 3, 3]
+    np.testing.assert_array_equal(benchmark.chance, [1 / 4, 1 / 2, np.nan, np.nan])
+    # the shortest row has the lowest scores of all, and its own best one is right
+    values = np.array([4, 3, 1, 3, 1, 2, 0, 1, 2, -5, -6, 5, 1, 2, 4, 1.0])
+    # of id 9 the one correct answer is the best of its tied row, and below the other of the ref row
+    expected = [1, 1, 1 + 0.01 * np.tanh(1), 0.30 + 0.20 - 0.01]
+    np.testing.assert_allclose(benchmark.credit(values)[:, 0], expected)
+
+
 @settings(deadline=None, max_examples=80)
 @given(scores)
 def test_oracle_the_published_definition_of_ties(values: np.ndarray) -> None:
@@ -120,6 +140,8 @@ def test_subsets_are_found_however_they_are_written() -> None:
         ([row("Ties", 2, 3, "tied:4")], "tied:4 has no ref:4"),
         ([row("Ties", 2, 3, "ref:4")], "ref:4 has no tied:4"),
         ([row("Ties", 2, 3, "7")], "a Ties row has an id such as ref:12"),
+        ([row("Ties", 2, 3, "odd:7")], "a Ties row has an id such as ref:12"),
+        ([row("Ties", 2, 3, "ref:")], "a Ties row has an id such as ref:12"),
         ([row("Ties", 1, 1, "ref:4"), row("Ties", 1, 1, "ref:4")], "ref:4 is there twice"),
     ],
 )

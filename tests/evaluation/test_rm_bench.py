@@ -66,6 +66,20 @@ def test_the_two_safety_files_are_one_domain_with_its_parts_apart() -> None:
     assert benchmark.missing() == ("code", "math")
 
 
+def test_oracle_every_row_is_a_unit_of_six_answers_with_a_chance_of_one_half() -> None:
+    rows = rm_bench_rows(domains=("safety-refuse", "chat"))
+    del rows[7]["id"]
+    benchmark = rm_bench(parsed(rows))
+    # a row without an id is named by its line
+    assert benchmark.units == ("0", "1", "2", "3", "4", "5", "0", "8", "2", "3", "4", "5")
+    assert benchmark.unit_of_answer.tolist() == [unit for unit in range(12) for _ in range(6)]
+    assert benchmark.chance.tolist() == [0.5] * 12
+    assert (benchmark.subset.tolist(), benchmark.part.tolist()) == (
+        ["safety"] * 6 + ["chat"] * 6,
+        ["safety-refuse"] * 6 + ["chat"] * 6,
+    )
+
+
 def test_real_rows_are_all_read(shared_data: Path) -> None:
     files = ("rm_bench_chat", "rm_bench_safety-refuse", "rm_bench_safety-response")
     rows = [row for name in files for row in read_rows(shared_data / f"{name}.jsonl", want={"pair"})]
@@ -75,7 +89,9 @@ def test_real_rows_are_all_read(shared_data: Path) -> None:
 
 def test_rows_of_another_form_are_refused() -> None:
     row = rm_bench_rows()[0]
-    with pytest.raises(DataError, match=r"rows.jsonl:1: 2 chosen and 3 rejected answers"):
-        rm_bench(parsed([{**row, "chosen": ["a", "b"]}]))
+    for chosen, rejected in ((2, 3), (3, 2), (3, 4), (4, 3)):
+        other = {**row, "chosen": ["a"] * chosen, "rejected": ["b"] * rejected}
+        with pytest.raises(DataError, match=f"rows.jsonl:2: {chosen} chosen and {rejected} rejected answers"):
+            rm_bench(parsed([row, other]))
     with pytest.raises(DataError, match="'poems' is not a domain of RM-Bench"):
         rm_bench(parsed([{**row, "domain": "poems"}]))

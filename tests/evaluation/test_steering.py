@@ -16,6 +16,7 @@ from sarm_control.latents.rows import ScoredRows
 from sarm_control.statistics.matched_sets import matched_random_sets
 from tests.evaluation.benchmark_rows import parsed, rm_bench_rows
 from tests.evaluation.scored_pairs import make_row, make_scored
+from tests.present import present
 
 ROWS = parsed(rm_bench_rows(domains=("chat", "safety-refuse")))
 BENCHMARK = rm_bench(ROWS)
@@ -50,6 +51,7 @@ def test_oracle_target_and_complement_by_hand() -> None:
     assert found.selectivity.mean == pytest.approx(4.0)
     assert not found.selectivity.given
     assert found.as_json()["selectivity"] == pytest.approx(4.0)
+    assert found.as_json()["selectivity_interval"] == found.selectivity.as_json()
     # every prompt of the target moves by 6: how far others would move is not to be told
     assert "selectivity 4.00 (no interval: all 6 prompts are alike): |change of the target|" in edits_text(
         [], found, [Edit(0, set=0.0)]
@@ -70,7 +72,9 @@ def test_oracle_shares_and_means_of_a_group_by_hand() -> None:
     z[:, 1] = np.arange(OWN) % 5
     scored = make_scored(z, [1.0, 1.0])
     data = ScoredRows(ROWS, scored)
-    groups = {group.name: group for group in steering(data, BENCHMARK, target, [Edit(0, max=0.5)]).groups}
+    edits = [Edit(0, max=0.5)]
+    steered = steering(data, BENCHMARK, target, edits)
+    groups = {group.name: group for group in steered.groups}
     found = groups["target"]
     before = scored.rewards.astype(float)[units]
     delta = np.minimum(z[units, 0], 0.5) - z[units, 0]
@@ -82,6 +86,31 @@ def test_oracle_shares_and_means_of_a_group_by_hand() -> None:
     assert found.change_sd == pytest.approx(delta.mean() / scored.rewards.astype(float).std(ddof=1))
     rest = groups["complement"]
     assert (rest.answers, rest.active, rest.changed, rest.change.mean) == (OWN - 12, 0.0, 0.0, 0.0)
+    content = steered.as_json()
+    assert (steered.selectivity, content["selectivity"], content["selectivity_interval"]) == (
+        None,
+        None,
+        None,
+    )
+    assert "no selectivity: the complement does not move" in edits_text([], steered, edits)
+
+
+def test_oracle_chosen_and_rejected_answers_stand_apart_and_a_rise_is_a_change_too() -> None:
+    """The edits take 2 from every chosen answer and give 3 to every rejected one."""
+    chosen = answer_table(ROWS, OWN).role == "chosen"
+    z = np.zeros((OWN, 3))
+    z[chosen, 0], z[~chosen, 1], z[::5, 2] = 2.0, 3.0, 1.0
+    data = ScoredRows(ROWS, make_scored(z, [1.0, -1.0, 1.0]))
+    found = steering(data, BENCHMARK, SAFETY, [Edit(0, set=0.0), Edit(1, set=0.0)])
+    told = {group.name: (group.answers, group.change.mean) for group in found.groups}
+    for place in ("target", "complement"):
+        assert told[place] == pytest.approx((36, 0.5))
+        assert told[f"{place}, chosen"] == pytest.approx((18, -2.0))
+        assert told[f"{place}, rejected"] == pytest.approx((18, 3.0))
+    assert {(group.active, group.changed) for group in found.groups} == {(1.0, 1.0)}
+    assert present(found.selectivity).mean == pytest.approx(1.0)
+    # all but one of the latents are edited: two others would be needed
+    assert found.unmatched == "1 other latents fire, 2 are to be matched"
 
 
 def test_rewards_without_spread_have_no_change_in_sds() -> None:
@@ -136,6 +165,29 @@ def test_oracle_margin_weights_leave_out_prompts_without_both_sides() -> None:
     expected[chosen[:2]], expected[rejected] = 1 / 2, -1 / 3
     np.testing.assert_allclose(margin_weights(table, OWN, inside), expected)
     assert not margin_weights(table, OWN, np.zeros(OWN, dtype=bool)).any()
+
+
+def test_oracle_margin_weights_of_prompts_with_one_answer_on_a_side() -> None:
+    rows = [
+        make_row(prompt="a", chosen="x", rejected="y"),
+        make_row(prompt="b", chosen="x", rejected=["y", "z"]),
+        make_row(prompt="c", chosen=["x", "y"], rejected="z"),
+        make_row(prompt="d", chosen="x", rejected="y"),
+    ]
+    expected = np.array([1, -1, 1, -1 / 2, -1 / 2, 1 / 2, 1 / 2, -1]) / 3
+    # of the first eight answers: those of the last row are not the benchmark's
+    np.testing.assert_allclose(margin_weights(answer_table(rows, 10), 8, np.ones(8, dtype=bool)), expected)
+
+
+def test_an_edit_that_is_like_every_other_ranks_above_none() -> None:
+    """All latents are the same, so that whichever are edited the rewards change alike."""
+    z = np.repeat(sparse(6, OWN, latents=1), 12, axis=1)
+    data = ScoredRows(ROWS, make_scored(z, np.full(12, 0.3)))
+    found = among_matched_edits(data, BENCHMARK, SAFETY, [Edit(3, set=0.0), Edit(4, max=0.5)], sets=30)
+    for among in found.values():
+        assert (among.percentile, among.sets) == (0.0, 30)
+        assert among.sd == pytest.approx(0.0, abs=1e-12)
+    assert found["margin"].mean != 0
 
 
 def test_a_ratio_to_a_change_that_may_be_nothing_is_not_quoted() -> None:

@@ -243,6 +243,9 @@ def test_a_ratio_that_few_prompts_pay_for_has_no_interval_although_its_denominat
     above = np.where(np.arange(50) < 3, below, 0)
     assert missing(ratio_interval(above, below)) == "too few prompts: 3 of 50 differ, about 170 would do"
     assert math.isnan(ratio_interval(np.zeros(50), below).low)
+    even = np.random.default_rng(7).uniform(1.9, 2.1, 50)
+    paid = [ratio_interval(np.where(np.arange(50) < some, even, 0), even).given for some in (4, 5)]
+    assert paid == [False, True]
 
 
 @pytest.mark.parametrize(

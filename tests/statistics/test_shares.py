@@ -11,6 +11,7 @@ from scipy import sparse, stats
 
 from sarm_control.statistics.intervals import mean_interval
 from sarm_control.statistics.shares import change_of_shares, mean_of_shares, share_interval, share_intervals
+from sarm_control.statistics.stratified import strata_of
 
 UNIT = st.integers(0, 60).map(lambda n: n / 60)
 
@@ -70,6 +71,14 @@ def test_oracle_shares_of_several_answers_have_the_ends_of_their_effective_numbe
 @pytest.mark.parametrize("values", [[0.5], [0.5, 0.5, 0.5], [1.0]])
 def test_there_is_none_where_nothing_varies_or_one_prompt_is_all(values: list[float]) -> None:
     assert not share_interval(values).given
+
+
+def test_oracle_a_subset_of_one_unit_leaves_the_mean_and_no_spread() -> None:
+    found = strata_of([0.25, 0.75, 1.0], ["a", "a", "b"])
+    assert (found.mean, found.skewness, found.freedom, found.apart) == (0.75, 0.0, 1.0, 2)
+    assert math.isnan(found.variance)
+    # nothing varies: a spread of 0 is known
+    assert strata_of([0.5, 0.5, 1.0, 1.0], [0, 0, 1, 1])[:4] == (0.75, 0.0, 0.0, 1.0)
 
 
 def test_nothing_is_the_mean_of_nothing() -> None:

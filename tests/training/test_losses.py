@@ -9,6 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch.distributions import Categorical, kl_divergence
 
+from sarm_control.training.algorithm.importance_weights import sampler_mismatch
 from sarm_control.training.algorithm.losses import (
     explained_variance,
     gae,
@@ -17,6 +18,7 @@ from sarm_control.training.algorithm.losses import (
     kl_k3,
     leave_one_out,
     length_mask,
+    next_kl_coef,
     policy_loss,
     token_rewards,
     value_loss,
@@ -140,6 +142,36 @@ def test_explained_variance_is_one_when_right_and_zero_when_constant() -> None:
     assert explained_variance(returns + 3, returns) == pytest.approx(1.0)
     assert explained_variance(torch.zeros(5), returns) == pytest.approx(0.0)
     assert explained_variance(returns, torch.ones(5)) == 0.0
+    # of a variance of 1/4 a quarter is left
+    assert explained_variance(torch.tensor([0.0, 0.5]), torch.tensor([0.0, 1.0])) == pytest.approx(0.75)
+
+
+def test_oracle_importance_weights_and_what_is_said_of_them_by_hand() -> None:
+    mask = torch.tensor([[True, True], [True, False]])
+    ours = torch.tensor([[-0.1, -3.0], [-1.0, 0.0]])
+    theirs = [[-5.0, -3.5], [-0.5]]
+    found = sampler_mismatch(ours, theirs, mask, cap=2.0)
+    expected = [[2.0, math.exp(0.5)], [math.exp(-0.5), 1.0]]
+    torch.testing.assert_close(found.weights, torch.tensor(expected))
+    apart = (4.9, 0.5, -0.5)
+    assert found.metrics == pytest.approx(
+        {
+            "rollout/logprob_mismatch": 5.9 / 3,
+            "rollout/logprob_mismatch_max": 4.9,
+            "rollout/sampler_kl": sum(math.exp(d) - 1 - d for d in apart) / 3,
+            "rollout/importance_weight": (2.0 + math.exp(0.5) + math.exp(-0.5)) / 3,
+        },
+        rel=1e-5,
+    )
+    plain = sampler_mismatch(ours, theirs, mask, cap=None)
+    assert torch.equal(plain.weights, torch.ones(2, 2))
+    assert plain.metrics["rollout/importance_weight"] == 1.0
+
+
+def test_oracle_the_kl_coefficient_moves_by_a_tenth_of_the_error_and_by_two_percent_at_most() -> None:
+    after = [next_kl_coef(0.5, kl, 4.0) for kl in (4.0, 4.4, 3.6, 40.0, -40.0)]
+    assert after == pytest.approx([0.5, 0.5 * 1.01, 0.5 * 0.99, 0.5 * 1.02, 0.5 * 0.98])
+    assert next_kl_coef(0.5, 40.0, None) == 0.5
 
 
 def test_oracle_critic_free_advantages_by_hand() -> None:

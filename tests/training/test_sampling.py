@@ -131,18 +131,6 @@ def test_a_sampler_that_agrees_changes_nothing_and_its_mismatch_is_measured() ->
     assert far["rollout/sampler_kl"] > 1e-4
 
 
-def test_no_weight_is_above_the_cap_and_none_weighs_nothing() -> None:
-    mask = torch.tensor([[True, True], [True, False]])
-    ours = torch.tensor([[-0.1, -3.0], [-1.0, 0.0]])
-    theirs = [[-5.0, -3.5], [-0.5]]
-    found = sampler_mismatch(ours, theirs, mask, cap=2.0)
-    expected = [[2.0, 2.718281828**0.5], [2.718281828**-0.5, 1.0]]
-    torch.testing.assert_close(found.weights, torch.tensor(expected))
-    assert found.metrics["rollout/logprob_mismatch"] == pytest.approx((4.9 + 0.5 + 0.5) / 3)
-    assert found.metrics["rollout/logprob_mismatch_max"] == pytest.approx(4.9)
-    assert torch.equal(sampler_mismatch(ours, theirs, mask, cap=None).weights, torch.ones(2, 2))
-
-
 class Counting(Policy):
     """Notes how many rows every pass through the decoder has."""
 

@@ -126,6 +126,7 @@ def test_tensorboard_shows_every_number_of_every_step_once(run: Path) -> None:
     assert any(tag.startswith("config") for tag in events.Tags()["tensors"])
 
 
+@pytest.mark.long
 def test_trackio_has_one_run_with_every_step_once(run: Path) -> None:
     import trackio
     from trackio.sqlite_storage import SQLiteStorage
@@ -145,6 +146,7 @@ def test_trackio_has_one_run_with_every_step_once(run: Path) -> None:
         assert {name: log[name] for name in timeless} == pytest.approx(timeless)
 
 
+@pytest.mark.long
 def test_wandb_stays_offline_without_a_key_and_keeps_its_id(run: Path) -> None:
     own = json.loads((run / FILE).read_text())["wandb"]["id"]
     folders = [path.name for path in (run / "wandb").iterdir() if path.name.startswith("offline-run-")]
@@ -152,6 +154,7 @@ def test_wandb_stays_offline_without_a_key_and_keeps_its_id(run: Path) -> None:
     assert all(name.endswith(own) for name in folders)
 
 
+@pytest.mark.long
 def test_mlflow_has_one_run_with_every_step_once(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +182,7 @@ def test_mlflow_has_one_run_with_every_step_once(
         assert [one.value for one in history] == pytest.approx([row[name] for row in rows])
 
 
+@pytest.mark.long
 def test_a_run_may_be_resumed_with_other_trackers(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "-o", str(run), "--resume", "--set", "logging.trackers=tensorboard"]) == 0
     assert "is finished" in capsys.readouterr().out
@@ -285,6 +289,7 @@ def test_numbers_are_those_of_the_files_and_aliases_follow_them() -> None:
     assert not {"policy/loss", "actor/pg_loss", "kind"} & set(shown)
 
 
+@pytest.mark.long
 def test_a_tracker_of_files_gets_no_name_that_is_a_folder_of_others(run: Path) -> None:
     numbers = rows_of(run)[0]
     kept = kind_of("mlflow").taken(numbers)
@@ -293,6 +298,7 @@ def test_a_tracker_of_files_gets_no_name_that_is_a_folder_of_others(run: Path) -
     assert set(kind_of("mlflow").taken({"a": 1.0, "a/b/c": 2.0, "a/b": 3.0})) == {"a/b/c"}
 
 
+@pytest.mark.long
 def test_no_alias_hides_a_name_of_ours(run: Path) -> None:
     ours = {name for line in (run / "metrics.jsonl").read_text().splitlines() for name in json.loads(line)}
     assert not ours & {alias.theirs for alias in ALIASES}

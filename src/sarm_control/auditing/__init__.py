@@ -14,9 +14,18 @@ if TYPE_CHECKING:
     from sarm_control.auditing.attributes.battery import BATTERY, attributes_named
     from sarm_control.auditing.attributes.judge import Judge
     from sarm_control.auditing.attributes.own_attributes import OwnAttributes, load_attributes
-    from sarm_control.auditing.attributes.text_edits import EDITS, Contrast, TextEdit, put_before, put_behind
+    from sarm_control.auditing.attributes.text_edits import (
+        EDITS,
+        Contrast,
+        TextEdit,
+        Wording,
+        added_before,
+        added_behind,
+        put_before,
+        put_behind,
+    )
     from sarm_control.auditing.best_of_n import Pressure, kl_bound
-    from sarm_control.auditing.causal_prices import CausalPrice
+    from sarm_control.auditing.causal_prices import CausalPrice, WordingPrice
     from sarm_control.auditing.certificates import Movement, Verdict, certificate
     from sarm_control.auditing.comparing.price_changes import PriceChange, PriceChanges, price_changes
     from sarm_control.auditing.comparing.run_samples import RunMovement, run_movements, steps_of
@@ -58,6 +67,10 @@ _HOME_OF = {
     "Judge": "attributes.judge",
     "OwnAttributes": "attributes.own_attributes",
     "load_attributes": "attributes.own_attributes",
+    "Wording": "attributes.text_edits",
+    "WordingPrice": "causal_prices",
+    "added_before": "attributes.text_edits",
+    "added_behind": "attributes.text_edits",
     "put_before": "attributes.text_edits",
     "put_behind": "attributes.text_edits",
     "AttributeTable": "table",
@@ -101,7 +114,11 @@ __all__ = [
     "TextEdit",
     "TokenReward",
     "Verdict",
+    "Wording",
+    "WordingPrice",
     "accuracy",
+    "added_before",
+    "added_behind",
     "attribute_table",
     "attributes_named",
     "audit",

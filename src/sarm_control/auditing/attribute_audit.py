@@ -18,6 +18,7 @@ from sarm_control.auditing.best_of_n import Pressure, pressure
 from sarm_control.auditing.causal_prices import (
     CausalPrice,
     ScoredContrast,
+    WordingPrice,
     corrected,
     no_price,
     price_of,
@@ -103,6 +104,35 @@ class AttributeFinding:
         return len(signs) == 2
 
     @property
+    def wordings_differ(self) -> bool:
+        """Whether the wordings of the edit behind the price are worth different amounts, beyond chance."""
+        causal = self.best_causal
+        # NaN without wordings, and then no finding
+        return causal is not None and causal.differ_q <= FALSE_DISCOVERIES
+
+    @property
+    def paid_wordings(self) -> tuple[WordingPrice, ...]:
+        """The wordings that are surely paid for, by at least `LEAST_PRICE`, the dearest first."""
+        wordings = () if self.best_causal is None else self.best_causal.wordings
+        paid = (one for one in wordings if _surely(one) and one.sd >= LEAST_PRICE)
+        return tuple(sorted(paid, key=lambda one: -one.sd))
+
+    @property
+    def one_wording(self) -> WordingPrice | None:
+        """The dearest wording where what is paid is a wording and not the attribute; None elsewhere.
+
+        So it is where a wording is surely paid for and the mean of all is not. And where the mean is, but
+        falls below `LEAST_PRICE` without that wording, and the wordings differ.
+        """
+        causal, paid = self.best_causal, self.paid_wordings
+        if causal is None or not paid or self.contradicted:
+            return None
+        if not self._paid:
+            return paid[0]
+        alone = self.wordings_differ and causal.rest is not None and causal.rest.sd < LEAST_PRICE
+        return paid[0] if alone else None
+
+    @property
     def sure(self) -> bool:
         """Whether the price to believe is other than 0 by more than chance, whatever the wording."""
         causal = self.best_causal
@@ -123,9 +153,12 @@ class AttributeFinding:
     def unwanted(self) -> bool:
         """Whether it is a matter of style that is paid for, surely and by at least `LEAST_PRICE`.
 
-        Only changed texts can say so. A partial price alone is what comes along, see `associated`.
+        Be it in one wording alone. Only changed texts can say so: a partial price is what comes along, see
+        `associated`.
         """
-        return self.best_causal is not None and self._rewarded
+        if self.best_causal is None or not self.attribute.style:
+            return False
+        return self._paid or self.one_wording is not None
 
     @property
     def associated(self) -> bool:
@@ -134,14 +167,14 @@ class AttributeFinding:
         Right answers are longer than broken ones, so a reward for right answers alone has a partial price of
         length, whatever else is listed.
         """
-        return self.best_causal is None and self._rewarded
+        return self.best_causal is None and self.attribute.style and self._paid
 
     @property
-    def _rewarded(self) -> bool:
-        return self.attribute.style and self.sure and self.price >= LEAST_PRICE
+    def _paid(self) -> bool:
+        return self.sure and self.price >= LEAST_PRICE
 
 
-def _surely(price: CausalPrice) -> bool:
+def _surely(price: CausalPrice | WordingPrice) -> bool:
     # both: q leaves out prompts without a change, so it can be small where most prompts do not change and the
     # median is 0; the interval of the median says that, but is not corrected for the number of prices
     return price.q <= FALSE_DISCOVERIES and (price.low > 0 or price.high < 0)
@@ -164,7 +197,7 @@ class Example(NamedTuple):
 
     Args:
         attribute: its name.
-        edit: what was done to the text.
+        edit: what was done to the text; of several wordings the one that it has.
         prompt: the last user turn.
         without: the text without it.
         having: the text with it.
@@ -275,6 +308,7 @@ def audit(
     edits: Sequence[TextEdit] = EDITS,
     mend: Sequence[str] | Literal["auto"] = (),
     most: int = 200,
+    all_wordings: bool = False,
     seed: int = 0,
     batch_tokens: int | None = None,
     progress: ProgressFactory = no_progress,
@@ -289,7 +323,9 @@ def audit(
         edits: the text edits to try; those of attributes that are not asked about are left out.
         mend: attributes whose price is to be taken away, see `mend`; `auto` takes what is unwanted.
         most: prompts an edit is tried on.
-        seed: of the draw of those prompts.
+        all_wordings: whether each of their answers gets every wording of an edit; by default one, or as many
+            as 30 sets of all wordings need.
+        seed: of the draw of those prompts, and of their wordings.
         batch_tokens: see `RewardModel.score`.
         progress: see `RewardModel.score`.
 
@@ -307,7 +343,15 @@ def audit(
     table = _table(scored, asked)
     sampled = None if candidates is None else _sampled(_scored(rm, candidates, batch_tokens, progress), asked)
     contrasts = scored_contrasts(
-        rm, scored, table, edits=edits, most=most, seed=seed, batch_tokens=batch_tokens, progress=progress
+        rm,
+        scored,
+        table,
+        edits=edits,
+        most=most,
+        seed=seed,
+        all_wordings=all_wordings,
+        batch_tokens=batch_tokens,
+        progress=progress,
     )
     missing: list[str] = []
     findings = _findings(table, edits, contrasts, scored, missing, seed)
@@ -419,14 +463,17 @@ def _examples(rm: "RewardModel", found: Audit, data: ScoredRows) -> tuple[Exampl
             continue
         named = (price.attribute, price.edit)
         contrast = next(each for each in found.contrasts if (each.edit.attribute, each.edit.words) == named)
-        changes = contrast.change / found.table.reward_sd
-        nearest = int(np.argmin(np.abs(changes - price.sd)))
+        changes, shown = contrast.change / found.table.reward_sd, one.one_wording or price
+        rows = np.arange(len(changes))
+        if one.one_wording is not None:
+            rows = np.array([n for n in range(len(changes)) if contrast.done(n) == shown.edit])
+        nearest = int(rows[np.argmin(np.abs(changes[rows] - shown.sd))])
         prompt = int(contrast.prompt[nearest])
         without, having = contrast.texts[nearest]
         examples.append(
             Example(
                 attribute=price.attribute,
-                edit=price.edit,
+                edit=contrast.done(nearest),
                 prompt=found.table.prompts[prompt],
                 without=without,
                 having=having,

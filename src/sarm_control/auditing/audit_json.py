@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sarm_control.auditing.best_of_n import Pressure
-from sarm_control.auditing.causal_prices import Carrier, CausalPrice
+from sarm_control.auditing.causal_prices import Carrier, CausalPrice, WordingPrice
 from sarm_control.auditing.mechanism.carrying import OwnLatent
 from sarm_control.auditing.mechanism.token_rewards import LABEL, TokenReward
 from sarm_control.auditing.partial_prices import PartialPrice
@@ -60,7 +60,23 @@ def _partial_json(one: PartialPrice) -> dict[str, Any]:
 def _causal_json(one: CausalPrice, words: Words) -> dict[str, Any]:
     numbers = {key: finite(getattr(one, key)) for key in ("sd", "low", "high", "rises", "p", "q")}
     latents = [_latent_json(part, words) for part in one.carriers]
-    return {"edit": one.edit, **numbers, "n": one.n, "answers": one.answers, "latents": latents}
+    differ = {"p": finite(one.differ_p), "q": finite(one.differ_q)}
+    return {
+        "edit": one.edit,
+        **numbers,
+        "n": one.n,
+        "sets": one.sets,
+        "answers": one.answers,
+        "latents": latents,
+        "wordings": [_wording_json(each) for each in one.wordings],
+        "wordings_differ": differ if one.wordings else None,
+        "rest": None if one.rest is None else _wording_json(one.rest),
+    }
+
+
+def _wording_json(one: WordingPrice) -> dict[str, Any]:
+    numbers = {key: finite(getattr(one, key)) for key in ("sd", "low", "high", "p", "q")}
+    return {"text": one.text, "edit": one.edit, **numbers, "n": one.n}
 
 
 def _latent_json(one: Carrier, words: Words) -> dict[str, Any]:
@@ -77,7 +93,7 @@ def _own_json(one: OwnLatent) -> dict[str, Any]:
 
 
 def _finding_json(one: "AttributeFinding", words: Words) -> dict[str, Any]:
-    causal = one.best_causal
+    causal, wording = one.best_causal, one.one_wording
     return {
         "name": one.attribute.name,
         "words": one.attribute.words,
@@ -88,6 +104,7 @@ def _finding_json(one: "AttributeFinding", words: Words) -> dict[str, Any]:
         "sure": one.sure,
         "disagree": one.disagree,
         "contradicted": one.contradicted,
+        "one_wording": None if wording is None else _wording_json(wording),
         "partial": None if one.partial is None else _partial_json(one.partial),
         "causal": None if causal is None else _causal_json(causal, words),
         "latents": [] if causal is None else [_latent_json(part, words) for part in causal.carriers],

@@ -5,12 +5,17 @@ is the median over prompts of `r(with) - r(without)`, in SDs of the reward. A pr
 answers' changes are averaged first. The interval is the distribution-free one between two order statistics
 (exact for continuous changes, conservative with ties).
 
-Shapes: `N` answers, `P` prompts.
+Of an edit with several wordings the price is that of their mean: the median over *sets*, which are prompts
+that have every wording together (see `wordings`), and so are its interval and its test. Each wording has a
+price of its own, over the prompts of its answers.
+
+Shapes: `N` answers, `P` prompts, `n` changed texts, `W` wordings, `S` sets.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,16 +23,48 @@ from numpy.typing import NDArray
 
 from sarm_control.auditing.attributes.text_edits import EDITS, Contrast, TextEdit
 from sarm_control.auditing.table import AttributeTable, Floats
+from sarm_control.auditing.wordings import (
+    differ_p,
+    drawn_wordings,
+    means_of_sets,
+    sets_of,
+    wordings_each,
+)
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.data import Prompt
 from sarm_control.latents import ScoredRows
 from sarm_control.reward_model import Scored
-from sarm_control.statistics import benjamini_hochberg
+from sarm_control.seeds import numpy_generator
+from sarm_control.statistics import benjamini_hochberg, counted
 
 if TYPE_CHECKING:
     from sarm_control.reward_model import RewardModel
 
 _LEVEL = 0.95
+
+
+class WordingPrice(NamedTuple):
+    """What one wording of an edit changes.
+
+    Args:
+        text: that is put in.
+        edit: what is done with it, for tables.
+        sd: median change over the prompts of its answers, reward SDs.
+        low: lower end of its interval; those of all wordings of an edit hold together in 95 of 100.
+        high: upper end.
+        n: prompts.
+        p: two-sided p of the sign test over prompts.
+        q: the same after Benjamini and Hochberg, as in `CausalPrice`; NaN before that.
+    """
+
+    text: str
+    edit: str
+    sd: float
+    low: float
+    high: float
+    n: int
+    p: float
+    q: float = math.nan
 
 
 class CausalPrice(NamedTuple):
@@ -36,17 +73,24 @@ class CausalPrice(NamedTuple):
     Args:
         attribute: the name of the attribute the edit changes.
         edit: what was done to the text.
-        sd: median change over prompts, reward SDs; NaN where no prompt has an answer the edit applies to.
+        sd: median change over prompts, reward SDs; with several wordings that of their mean, over sets. NaN
+            where no prompt has an answer the edit applies to.
         low: lower end of its interval of at least 95 %; minus infinity where too few prompts give one.
         high: upper end.
         rises: share of the prompts in which the attribute raises the reward.
         n: prompts.
-        answers: answers that were changed.
-        p: two-sided p of the exact sign test over prompts, which the interval inverts; prompts without a
-            change do not count.
-        q: the same after Benjamini and Hochberg over all text edits of an audit; NaN before that.
+        answers: changed texts; with several wordings an answer may be changed more than once.
+        p: two-sided p of the exact sign test over prompts (or sets), which the interval inverts; those
+            without a change do not count.
+        q: the same after Benjamini and Hochberg over all text edits of an audit and all their wordings; NaN
+            before that.
         carriers: the latents with the largest mean parts of the change, largest first; all parts sum to its
             mean.
+        sets: what the median is over: sets of prompts, or the prompts themselves without wordings.
+        wordings: one price for each that was tried; none where the edit has no wordings.
+        rest: the price of the mean of all wordings but the dearest; it says whether that one is alone.
+        differ_p: p of Friedman's test that the wordings are worth the same; NaN without wordings.
+        differ_q: the same after Benjamini and Hochberg over all edits with wordings; NaN before that.
     """
 
     attribute: str
@@ -60,6 +104,11 @@ class CausalPrice(NamedTuple):
     p: float = math.nan
     q: float = math.nan
     carriers: tuple["Carrier", ...] = ()
+    sets: int = 0
+    wordings: tuple[WordingPrice, ...] = ()
+    rest: WordingPrice | None = None
+    differ_p: float = math.nan
+    differ_q: float = math.nan
 
 
 class Carrier(NamedTuple):
@@ -84,6 +133,7 @@ class ScoredContrast:
         texts: [n] the answer without, and with it.
         without: [n] scores of the answers without it.
         having: [n] scores of the answers with it.
+        wording: [n] which of the edit's wordings; None where it has none.
     """
 
     edit: TextEdit
@@ -91,6 +141,7 @@ class ScoredContrast:
     texts: tuple[Contrast, ...]
     without: Scored
     having: Scored
+    wording: NDArray[np.int64] | None = None
 
     @property
     def change(self) -> Floats:
@@ -110,13 +161,43 @@ class ScoredContrast:
         _, place, counts = np.unique(self.prompt, return_inverse=True, return_counts=True)
         return np.asarray(1.0 / counts[place] / len(counts))
 
+    @cached_property
+    def sets(self) -> NDArray[np.int64]:
+        """[n] the set of each text; a prompt is a set of its own where there are no wordings."""
+        if self.wording is None:
+            return np.asarray(np.unique(self.prompt, return_inverse=True)[1])
+        return sets_of(self.prompt, self.wording)
+
+    def by_wording(self, values: Floats) -> Floats:
+        """[S, W] means of `values` [n] in each set, of the wordings that occur; W is 1 without wordings."""
+        wording = np.zeros_like(self.prompt) if self.wording is None else self.wording
+        return means_of_sets(values, wording, self.sets)
+
+    def done(self, place: int) -> str:
+        """What was done to one of the texts, in words."""
+        if self.wording is None:
+            return self.edit.words
+        return self.edit.wordings[int(self.wording[place])].words
+
     def of(self, kept: NDArray[np.bool_]) -> "ScoredContrast":
         """The chosen answers [n] of it."""
         rows = np.flatnonzero(kept)
-        texts = tuple(self.texts[i] for i in rows)
         return ScoredContrast(
-            self.edit, self.prompt[rows], texts, self.without.take(rows), self.having.take(rows)
+            self.edit,
+            self.prompt[rows],
+            tuple(self.texts[i] for i in rows),
+            self.without.take(rows),
+            self.having.take(rows),
+            None if self.wording is None else self.wording[rows],
         )
+
+
+class _Change(NamedTuple):
+    """One changed text: of which answer, the answer without and with the attribute, and which wording."""
+
+    answer: int
+    texts: Contrast
+    wording: int = 0
 
 
 def scored_contrasts(
@@ -127,6 +208,7 @@ def scored_contrasts(
     edits: Sequence[TextEdit] = EDITS,
     most: int = 200,
     seed: int = 0,
+    all_wordings: bool = False,
     batch_tokens: int | None = None,
     progress: ProgressFactory = no_progress,
 ) -> tuple[ScoredContrast | None, ...]:
@@ -138,28 +220,30 @@ def scored_contrasts(
         table: their attributes.
         edits: what to try.
         most: prompts an edit is tried on; drawn at random where it applies to more.
-        seed: of that draw.
+        seed: of that draw, and of which answer gets which wording.
+        all_wordings: whether each answer gets every wording; else as many as `wordings_each` says.
         batch_tokens: see `RewardModel.score`.
         progress: see `RewardModel.score`.
     """
     prompts = [row.prompt for row in data.rows for _ in row.answers]
     # one stream for all edits: audits change the same answers only with the same edits, see `price_changes`
     rng = np.random.default_rng(seed)
-    plans = []
-    applied: list[list[tuple[int, Contrast]]] = [[] for _ in edits]
+    plans: list[list[_Change]] = []
+    applied: list[list[_Change]] = [[] for _ in edits]
     for n, answer in enumerate(table.answers):  # what is parsed of an answer is remembered until the next
         for found, edit in zip(applied, edits, strict=True):
             pair = edit.contrast(table.prompts[table.prompt[n]], answer)
             if pair is not None:
-                found.append((n, pair))
-    for found in applied:
-        kept = _drawn(np.array([table.prompt[n] for n, _ in found], dtype=np.int64), most, rng)
-        plans.append([one for one, keep in zip(found, kept, strict=True) if keep])
+                found.append(_Change(n, pair))
+    for edit, found in zip(edits, applied, strict=True):
+        kept = _drawn(np.array([table.prompt[one.answer] for one in found], dtype=np.int64), most, rng)
+        plan = [one for one, keep in zip(found, kept, strict=True) if keep]
+        plans.append(_worded(edit, plan, table, seed, all_wordings) if edit.wordings else plan)
     changed = [
         # one text of the two is the answer as it was, whose score is known
         (prompts[n], without if having == table.answers[n] else having)
         for plan in plans
-        for n, (without, having) in plan
+        for n, (without, having), _ in plan
     ]
     scored = _scored(rm, changed, batch_tokens, progress)
     ends = np.cumsum([0, *map(len, plans)])
@@ -171,26 +255,46 @@ def scored_contrasts(
     )
 
 
+def _worded(
+    edit: TextEdit, plan: Sequence[_Change], table: AttributeTable, seed: int, every: bool
+) -> list[_Change]:
+    """The same answers, each with the wordings that are drawn for it."""
+    rows = sorted((one.answer for one in plan), key=lambda n: table.prompt[n])
+    count, prompts = len(edit.wordings), len({int(table.prompt[n]) for n in rows})
+    each = count if every else wordings_each(len(rows), prompts, count)
+    # by their texts, so that the order in which somebody lists them decides nothing
+    order = sorted(range(count), key=lambda at: edit.wordings[at].text)
+    # a stream for each edit: which answer gets which wording does not depend on what else is tried
+    drawn = drawn_wordings(len(rows), count, each, numpy_generator(seed, "wordings of an edit"))
+    pairs = [(n, order[rank]) for n, ranks in zip(rows, drawn.tolist(), strict=True) for rank in ranks]
+    made = (
+        (n, edit.wordings[at].contrast(table.prompts[table.prompt[n]], table.answers[n]), at)
+        for n, at in pairs
+    )
+    return [_Change(n, texts, at) for n, texts, at in made if texts is not None]
+
+
 def _contrast(
     edit: TextEdit,
-    plan: Sequence[tuple[int, Contrast]],
+    plan: Sequence[_Change],
     changed: Scored,
     data: ScoredRows,
     table: AttributeTable,
 ) -> ScoredContrast:
-    numbers = np.array([n for n, _ in plan], dtype=np.int64)
+    numbers = np.array([one.answer for one in plan], dtype=np.int64)
     # rows 0..n-1 are the answers as they were, n..2n-1 the changed ones; two selections put each on its
     # side
     both = Scored.concatenate([data.scored.take(numbers), changed])
     own, other = np.arange(len(plan)), np.arange(len(plan)) + len(plan)
     # whether the answer as it was is the one without the attribute
-    adds = np.array([pair[0] == table.answers[n] for n, pair in plan])
+    adds = np.array([one.texts[0] == table.answers[one.answer] for one in plan])
     return ScoredContrast(
         edit,
         table.prompt[numbers],
-        tuple(pair for _, pair in plan),
+        tuple(one.texts for one in plan),
         both.take(np.where(adds, own, other)),
         both.take(np.where(adds, other, own)),
+        np.array([one.wording for one in plan], dtype=np.int64) if edit.wordings else None,
     )
 
 
@@ -201,8 +305,18 @@ def price_of(contrast: ScoredContrast, reward_sd: float) -> CausalPrice:
         contrast: what was scored.
         reward_sd: one SD of the reward.
     """
-    price = price_from(contrast, contrast.change / reward_sd)
+    price = worded_price(contrast, contrast.change / reward_sd)
     return price._replace(carriers=_carriers(contrast, reward_sd))
+
+
+def worded_price(contrast: ScoredContrast, change: Floats) -> CausalPrice:
+    """The same as `price_from`, with a price for each wording and the test whether they differ."""
+    price = price_from(contrast, change)
+    if contrast.wording is None:
+        return price
+    wordings = _wording_prices(contrast, change)
+    table = contrast.by_wording(change)
+    return price._replace(wordings=wordings, rest=_rest(table, wordings), differ_p=differ_p(table))
 
 
 def causal_prices(
@@ -213,9 +327,10 @@ def causal_prices(
     edits: Sequence[TextEdit] = EDITS,
     most: int = 200,
     seed: int = 0,
+    all_wordings: bool = False,
 ) -> tuple[CausalPrice, ...]:
     """One causal price for each edit, in their order; see `scored_contrasts`."""
-    found = scored_contrasts(rm, data, table, edits=edits, most=most, seed=seed)
+    found = scored_contrasts(rm, data, table, edits=edits, most=most, seed=seed, all_wordings=all_wordings)
     return tuple(
         no_price(edit) if one is None else price_of(one, table.reward_sd)
         for edit, one in zip(edits, found, strict=True)
@@ -263,29 +378,82 @@ def no_price(edit: TextEdit) -> CausalPrice:
 
 
 def price_from(contrast: ScoredContrast, change: Floats) -> CausalPrice:
-    """The causal price where the answers' rewards change by `change` [n], reward SDs; without carriers."""
-    _, place, counts = np.unique(contrast.prompt, return_inverse=True, return_counts=True)
-    means = np.bincount(place, weights=change) / counts
-    low, high = median_interval(means)
+    """The causal price where the answers' rewards change by `change` [n], reward SDs.
+
+    Without carriers, and of several wordings only that of their mean.
+    """
+    means = _means_of_prompts(contrast.prompt, change)
+    # over wordings first: a set has some of them more often than others
+    units = contrast.by_wording(change).mean(axis=1)
+    low, high = median_interval(units)
     return CausalPrice(
         contrast.edit.attribute,
         contrast.edit.words,
-        float(np.median(means)),
+        float(np.median(units)),
         low,
         high,
         float((means > 0).mean()),
         len(means),
         len(change),
-        _sign_test(means),
+        _sign_test(units),
+        sets=len(units),
     )
 
 
+def _means_of_prompts(prompt: NDArray[np.int64], change: Floats) -> Floats:
+    """[P] a prompt counts once: its answers' changes are averaged."""
+    _, place, counts = np.unique(prompt, return_inverse=True, return_counts=True)
+    return np.asarray(np.bincount(place, weights=change) / counts)
+
+
+def _wording_prices(contrast: ScoredContrast, change: Floats) -> tuple[WordingPrice, ...]:
+    """Of each wording that was tried, in the edit's order."""
+    assert contrast.wording is not None
+    tried = np.unique(contrast.wording).tolist()
+    # so that all of them hold together (Bonferroni): the dearest of several is read first
+    level = 1 - (1 - _LEVEL) / len(tried)
+    prices = []
+    for number in tried:
+        rows, one = contrast.wording == number, contrast.edit.wordings[number]
+        means = _means_of_prompts(contrast.prompt[rows], change[rows])
+        prices.append(_wording_price(one.text, one.words, means, level))
+    return tuple(prices)
+
+
+def _rest(table: Floats, wordings: Sequence[WordingPrice]) -> WordingPrice | None:
+    """The mean of all wordings but the dearest, of [S, W] means; None where one alone was tried."""
+    others = len(wordings) - 1
+    if not others:
+        return None
+    dearest = int(np.argmax([one.sd for one in wordings]))
+    units = np.delete(table, dearest, axis=1).mean(axis=1)
+    said = f"the other {counted(others, 'wording')}" if others > 1 else "the other wording"
+    return _wording_price("", said, units, _LEVEL)
+
+
+def _wording_price(text: str, edit: str, values: Floats, level: float) -> WordingPrice:
+    ends = median_interval(values, level)
+    return WordingPrice(text, edit, float(np.median(values)), *ends, len(values), _sign_test(values))
+
+
 def corrected(prices: Sequence[CausalPrice]) -> tuple[CausalPrice, ...]:
-    """The prices with their q: an audit that tries many edits finds some by chance."""
+    """The prices with their q: an audit that tries many edits, in many wordings, finds some by chance."""
     # an edit that applied to no answer tested nothing, and would raise the q of all others
-    tested = [place for place, one in enumerate(prices) if one.n]
-    q = dict(zip(tested, benjamini_hochberg(np.array([prices[i].p for i in tested])), strict=True))
-    return tuple(one._replace(q=float(q[i])) if i in q else one for i, one in enumerate(prices))
+    tested = [one for one in prices if one.n]
+    # one family: a headline may come from the mean over wordings or from one of them
+    family = [p for one in tested for p in (one.p, *(each.p for each in one.wordings))]
+    q = iter(benjamini_hochberg(np.array(family)))
+    compared = [one.differ_p for one in tested if math.isfinite(one.differ_p)]
+    differ = iter(benjamini_hochberg(np.array(compared)))
+    return tuple(_with_q(one, q, differ) if one.n else one for one in prices)
+
+
+def _with_q(one: CausalPrice, q: Iterator[float], differ: Iterator[float]) -> CausalPrice:
+    """The price with the next numbers of both: its own, those of its wordings, that of their difference."""
+    own = float(next(q))
+    wordings = tuple(each._replace(q=float(next(q))) for each in one.wordings)
+    compared = math.isfinite(one.differ_p)
+    return one._replace(q=own, wordings=wordings, differ_q=float(next(differ)) if compared else math.nan)
 
 
 def _sign_test(values: Floats) -> float:
@@ -295,18 +463,22 @@ def _sign_test(values: Floats) -> float:
     return float(binomtest(more, more + less, 0.5).pvalue) if more + less else 1.0
 
 
-def median_interval(values: Floats) -> tuple[float, float]:
-    """Ends of a distribution-free interval of at least 95 % for the median of [P] independent numbers.
+def median_interval(values: Floats, level: float = _LEVEL) -> tuple[float, float]:
+    """Ends of a distribution-free interval for the median of [P] independent numbers.
 
     Between the k-th smallest and the k-th largest, with the largest k for which `2 P(Binomial(P, 1/2) < k)
-    <= 0.05`. Fewer than six numbers give no finite interval.
+    <= 1 - level`. Fewer than six numbers give no finite interval of 95 %.
+
+    Args:
+        values: the numbers.
+        level: that the interval has at least.
     """
     from scipy.stats import binom
 
     count, ordered = len(values), np.sort(values)
     # that is the largest such k already, but for rounding, which the loop mends
-    k = int(binom.ppf((1 - _LEVEL) / 2, count, 0.5))
-    while k > 0 and 2 * binom.cdf(k - 1, count, 0.5) > 1 - _LEVEL:
+    k = int(binom.ppf((1 - level) / 2, count, 0.5))
+    while k > 0 and 2 * binom.cdf(k - 1, count, 0.5) > 1 - level:
         k -= 1
     if k == 0:
         return float("-inf"), float("inf")

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from sarm_control.auditing.best_of_n import expected_attributes
 from sarm_control.auditing.table import AttributeTable, Floats
-from sarm_control.errors import ConfigError
+from sarm_control.errors import ConfigError, DataError
 from sarm_control.statistics import column_moments, interval_ends, skewness_of_mean, too_few
 
 SIZES = (4, 16, 64)
@@ -79,7 +79,7 @@ def certificate(
 
     Raises:
         ConfigError: a target that is no attribute of the table.
-        DataError: see `expected_attributes`.
+        DataError: every attribute is targeted; or see `expected_attributes`.
     """
     names = [one.name for one in table.attributes]
     for name in targeted:
@@ -88,6 +88,11 @@ def certificate(
                 f"the target {name!r} is no attribute of this audit", hint=f"it has {', '.join(names)}"
             )
     kept = [place for place, name in enumerate(names) if name not in targeted]
+    if not kept:
+        raise DataError(
+            "every attribute of the audit is mended, so nothing is left to stay still",
+            hint="ask about others",
+        )
     sizes, before = expected_attributes(table, n=n)
     _, after = expected_attributes(table, n=n, rewards=mended)
     # [P, sizes, attributes that are not targeted]

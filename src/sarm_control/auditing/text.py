@@ -13,7 +13,7 @@ from sarm_control.auditing.attribute_audit import (
     AttributeFinding,
     Audit,
 )
-from sarm_control.auditing.causal_prices import CausalPrice
+from sarm_control.auditing.causal_prices import CausalPrice, WordingPrice
 from sarm_control.auditing.mending.proposal import LEAST_PROMPTS, Mend, Outcome, Point
 from sarm_control.auditing.on_pairs import Accuracy
 from sarm_control.console import aligned
@@ -99,6 +99,13 @@ def _headlines(found: Audit) -> Iterator[str]:
                 f"For {one.attribute.words} it depends on the wording, so the attribute has no price: "
                 f"{'; '.join(priced)}."
             )
+    # of headlines their own sentences say it
+    for one in found.findings:
+        if one.best_causal is not None and one.wordings_differ and not one.unwanted:
+            yield (
+                f"For {one.attribute.words} it depends on the wording: {_with_ends(one.best_causal)} is the "
+                f"mean of all. {_wordings(one.best_causal, differ=True)}"
+            )
     for one in found.findings:
         if one.disagree and one.partial is not None:
             yield (
@@ -109,13 +116,46 @@ def _headlines(found: Audit) -> Iterator[str]:
 
 
 def _headline(found: Audit, one: AttributeFinding) -> str:
-    causal = one.best_causal
+    causal, wording = one.best_causal, one.one_wording
     assert causal is not None  # nothing else is a headline
-    carried = ", ".join(_named(found, part.latent) for part in causal.carriers[:NAMED])
-    return (
+    carried = _carried(one, ", ".join(_named(found, part.latent) for part in causal.carriers[:NAMED]))
+    if wording is not None:
+        return f"{_of_one_wording(one, causal, wording)} {carried}"
+    sets = f"; {counted(causal.sets, 'set')} of all wordings" if causal.wordings else ""
+    said = (
         f"It pays for {one.attribute.words}: {_with_ends(causal)} when the text is changed in that alone "
         f"({causal.edit}; n = {counted(causal.n, 'prompt')}, more reward in {percent(causal.rises)} of "
-        f"them). {_carried(one, carried)}"
+        f"them{sets})."
+    )
+    if causal.wordings:
+        said += f" {_wordings(causal, differ=one.wordings_differ)}"
+    return f"{said} {carried}"
+
+
+def _of_one_wording(one: AttributeFinding, causal: CausalPrice, wording: WordingPrice) -> str:
+    """That a wording is paid for, and how it stands with the attribute itself."""
+    kind = (
+        f"the mean of all {len(causal.wordings)} wordings is {_with_ends(causal)} "
+        f"(n = {counted(causal.n, 'prompt')})"
+    )
+    if one.wordings_differ and causal.rest is not None:
+        kind = f"not for the kind: {causal.rest.edit} together are worth {_with_ends(causal.rest)}; {kind}"
+    paid, of = len(one.paid_wordings), one.attribute.words
+    said = f"one wording of {of}" if paid == 1 else f"{paid} wordings of {of}, most for one"
+    return (
+        f"It pays for {said}: {_with_ends(wording)} for {wording.edit} (n = {counted(wording.n, 'prompt')}, "
+        f"q = {wording.q:.2g} over all edits and wordings); {kind}."
+    )
+
+
+def _wordings(causal: CausalPrice, *, differ: bool) -> str:
+    """From which price to which the wordings go, and whether that is more than chance."""
+    ordered = sorted(causal.wordings, key=lambda one: one.sd)
+    least, most = ordered[0], ordered[-1]
+    chance = "apart by more than chance" if differ else "apart by no more than chance"
+    return (
+        f"Its {len(ordered)} wordings are worth {least.sd:+.2f} SD ({least.edit}) to {most.sd:+.2f} SD "
+        f"({most.edit}), {chance} (q = {causal.differ_q:.2g})."
     )
 
 
@@ -148,7 +188,7 @@ def _named(found: Audit, latent: int) -> str:
     return str(latent) if words is None else f"{latent} - {words}"
 
 
-def _with_ends(price: CausalPrice) -> str:
+def _with_ends(price: CausalPrice | WordingPrice) -> str:
     if not math.isfinite(price.low):
         return f"{price.sd:+.2f} SD (n = {price.n}: no interval)"
     return f"{price.sd:+.2f} SD [{price.low:+.2f}, {price.high:+.2f}]"
@@ -198,16 +238,22 @@ def _price_list(found: Audit) -> Iterator[str]:
                 else f"{partial.sd:+.2f} [{partial.low:+.2f}, {partial.high:+.2f}]"
                 + ("*" if partial.q <= FALSE_DISCOVERIES else ""),
                 "-" if partial is None else str(partial.n),
-                "unwanted" if one.unwanted else "comes along" if one.associated else "",
+                _called(one),
             ]
         )
     yield from aligned(rows, left=1)
 
 
+def _called(one: AttributeFinding) -> str:
+    if one.unwanted:
+        return "unwanted" if one.one_wording is None else "one wording"
+    return "comes along" if one.associated else ""
+
+
 def _asked_of(found: Audit) -> str:
     """Over how many prices the false discovery rate is held."""
     partial = sum(one.partial is not None and one.partial.why is None for one in found.findings)
-    causal = sum(price.n > 0 for one in found.findings for price in one.causal)
+    causal = sum(1 + len(price.wordings) for one in found.findings for price in one.causal if price.n)
     return f"the share of false finds among {causal} causal or {partial} partial prices"
 
 

@@ -76,6 +76,16 @@ Most = Annotated[
     ),
 ]
 
+AllWordings = Annotated[
+    bool,
+    Parameter(
+        group=RARE_COMPUTE,
+        negative="",
+        help="Try every wording of an edit on each of its answers. By default an answer gets one, or as many "
+        "as 30 sets of all wordings need.",
+    ),
+]
+
 Out = Annotated[
     Path,
     Parameter(
@@ -105,6 +115,7 @@ def audit(
     mend: MendFlags = _MEND,
     beside: BesideFlags = _BESIDE,
     prompts_per_edit: Most = 200,
+    all_wordings: AllWordings = False,
     fail_if: FailIf = None,
     seed: Annotated[int, Parameter(group=RARE_COMPUTE, help="Of what is drawn.")] = 0,
     rows: RowFlags = AS_THEY_ARE,
@@ -153,7 +164,7 @@ def audit(
     parts = _Parts(data, candidates, mend.guard_pairs, beside.samples)
     inputs = [*parts.paths, *_files(attributes.against, own)]
     check_outputs((out, json_file), inputs, overwrite=overwrite)
-    asked = _Asked(parts, own, flags, rows, skip_bad_rows, mend, beside, prompts_per_edit, seed)
+    asked = _Asked(parts, own, flags, rows, skip_bad_rows, mend, beside, prompts_per_edit, all_wordings, seed)
     found = _find(asked)
     _write(found, asked, inputs, out, json_file, overwrite=overwrite)
     attributes.say_cost(judge)
@@ -174,6 +185,7 @@ class _Asked(NamedTuple):
     mend: MendFlags
     beside: BesideFlags
     most: int
+    all_wordings: bool
     seed: int
 
     def run(self, flags: ModelFlags, scored: "Mapping[str, ScoredRows]") -> "Audit":
@@ -187,6 +199,7 @@ class _Asked(NamedTuple):
             attributes=self.own.attributes,
             edits=self.own.edits,
             most=self.most,
+            all_wordings=self.all_wordings,
             seed=self.seed,
             batch_tokens=flags.batch_tokens,
             progress=progress,
@@ -425,6 +438,7 @@ def _config(found: _Found, asked: _Asked) -> dict[str, Any]:
         "data": [path.name for path in asked.parts.data],
         "beside": [path.name for path in paths if path not in asked.parts.data],
         "prompts_per_edit": asked.most,
+        "all_wordings": asked.all_wordings,
         "dtype": flags.dtype,
         "max_length": flags.context,
         **asked.beside.recorded,

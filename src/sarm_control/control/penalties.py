@@ -253,10 +253,10 @@ def parse_penalty(text: str) -> Penalty:
     what = f"penalty on {watched_name(latent)}"
     given: dict[str, Any] = {}
     for part in filter(None, (part.strip() for part in rest.split(","))):
-        key, equals, value = (piece.strip() for piece in part.partition("="))
+        key, _, value = (piece.strip() for piece in part.partition("="))
         if key not in _KEYS:
             raise unknown_key(what, key, _KEYS)
-        if not equals or not value or key in given:
+        if not value or key in given:
             fault = "is given twice" if key in given else "has no value"
             raise ConfigError(f"{what}: {key} {fault}", hint=f"write it like {_EXAMPLE}")
         given[key] = value

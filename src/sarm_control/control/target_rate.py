@@ -86,8 +86,8 @@ class Multiplier(NamedTuple):
         at_limit = moved._unlimited <= 0 if moved._ahead < 0 else moved._unlimited >= MOST_SDS
         if at_limit:
             return moved
-        integral = min(max(self.integral + INTEGRAL * moved._ahead, 0.0), MOST_SDS)
-        return moved._replace(integral=integral)
+        # inside 0..MOST_SDS by itself: the penalty is, and it moves further with the error than the integral
+        return moved._replace(integral=self.integral + INTEGRAL * moved._ahead)
 
 
 class TargetRates:

@@ -38,7 +38,7 @@ def preference_as_reward(total: Array, mean: float, sd: float, reference: Array 
         reference: [N, M] rewards of M reference answers to the prompt of each answer; without them `mean`
             is used for every prompt.
     """
-    away = total[:, None] - (np.full((1, 1), mean) if reference is None else reference)
+    away = total[:, None] - (mean if reference is None else reference)
     # tanh does not overflow where exp would
     return np.asarray(mean + sd * 0.5 * (1.0 + np.tanh(away / (2.0 * sd))).mean(axis=1))
 

@@ -1,4 +1,4 @@
-"""Parts of an audit's page: examples token by token, accuracy on pairs, an earlier model, a training run."""
+"""Parts of an audit's page: wordings, examples, accuracy on pairs, an earlier model, a training run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -25,6 +25,53 @@ from sarm_control.statistics import bracket, counted, decimals, fixed
 
 Found = Mapping[str, Any]
 _CHANCE = 0.5
+_SURE = 0.05
+
+
+def wording_sections(found: Found) -> Iterator[Section]:
+    """What each wording of an edit is worth, and whether they differ; nothing without wordings."""
+    # an audit of an earlier version tried one wording and has no such list
+    worded = [one for one in found["attributes"] if (one.get("causal") or {}).get("wordings")]
+    if not worded:
+        return
+    differ = [one for one in worded if _differ(one["causal"])]
+    listed = "; ".join(_wording_range(one) for one in differ)
+    finding = (
+        f"The wording matters for {counted(len(differ), 'attribute')} of {len(worded)}: {listed}."
+        if differ
+        else f"Of {counted(len(worded), 'attribute')} no wording is seen to be worth more than another."
+    )
+    rows = [
+        TableRow(f"{one['words']}: {wording['text']}", [
+            interval_cell(
+                {"mean": wording["sd"], "low": wording["low"], "high": wording["high"]}, 2, sign=True,
+            ),
+            Cell() if wording["q"] is None else Cell(Number(wording["q"], f"{wording['q']:.2g}")),
+            Cell(number(wording["n"], 0)),
+        ])
+        for one in worded
+        for wording in sorted(one["causal"]["wordings"], key=lambda wording: -(wording["sd"] or 0.0))
+    ]  # fmt: skip
+    note = (
+        "The causal price of an attribute is that of the mean over its wordings. Intervals of the wordings "
+        "of one hold together in 95 of 100; q is corrected over all edits and all wordings. Whether wordings "
+        "differ is Friedman's test within sets of prompts that have all of them, corrected over attributes."
+    )
+    table = Table("Prices of single wordings in SDs of the reward.", ("Wording", "Price", "q", "n"), rows)
+    yield Section("wordings", "Wordings", finding, [More("Each wording", [table]), Prose([note], quiet=True)])
+
+
+def _differ(causal: Found) -> bool:
+    q = (causal.get("wordings_differ") or {}).get("q")
+    return q is not None and q <= _SURE
+
+
+def _wording_range(one: Found) -> str:
+    """`an offer of more help at the end +0.02 to +1.31 SD, most for "..." behind the answer`."""
+    ordered = sorted(one["causal"]["wordings"], key=lambda wording: wording["sd"] or 0.0)
+    least, most = ordered[0], ordered[-1]
+    prices = f"{fixed(least['sd'], 2, sign=True)} to {fixed(most['sd'], 2, sign=True)} SD"
+    return f"{one['words']} {prices}, most for {most['edit']}"
 
 
 def example_sections(found: Found, names: Mapping[int, str]) -> Iterator[Section]:

@@ -29,6 +29,7 @@ from sarm_control.report.audit_sections import (
     before_sections,
     example_sections,
     run_sections,
+    wording_sections,
 )
 from sarm_control.report.names import named
 from sarm_control.statistics import counted, decimals, fixed
@@ -50,6 +51,7 @@ def audit_page(found: Mapping[str, Any], *, command: str = "") -> Page:
     line, tone = _verdict(headlines)
     sections = [
         _prices(found, names),
+        *wording_sections(found),
         *_pressure(found),
         *_carriers(found, names),
         *example_sections(found, names),
@@ -86,7 +88,12 @@ def audit_section(path: Path, found: Mapping[str, Any]) -> Section:
         More("Prices", prices.blocks),
         *(
             More(f"{one.title}: {one.finding}", one.blocks)
-            for one in (*accuracy_sections(found), *before_sections(found), *run_sections(found))
+            for one in (
+                *wording_sections(found),
+                *accuracy_sections(found),
+                *before_sections(found),
+                *run_sections(found),
+            )
         ),
     ]
     return Section("audit", "What the reward model pays for", line, blocks)
@@ -95,16 +102,27 @@ def audit_section(path: Path, found: Mapping[str, Any]) -> Section:
 def _verdict(headlines: Sequence[Mapping[str, Any]]) -> tuple[str, Tone]:
     if not headlines:
         return "No style is paid for as far as this audit can tell: a null result.", "unclear"
-    words = [str(one["words"]) for one in headlines[:3]]
+    words = [_paid(one) for one in headlines[:3]]
     listed = words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
     more = f", and {len(headlines) - 3} more" if len(headlines) > 3 else ""
     return f"This reward model pays for {listed}{more}.", "bad"
 
 
+def _paid(one: Mapping[str, Any]) -> str:
+    """What a headline is about: an attribute, or one wording of it."""
+    return f"one wording of {one['words']}" if one.get("one_wording") else str(one["words"])
+
+
 def _lead(found: Mapping[str, Any], headlines: Sequence[Mapping[str, Any]]) -> list[str]:
     sentences = []
     for one in headlines[:1]:
-        price = _best(one)
+        wording, price = one.get("one_wording"), _best(one)
+        if wording is not None:
+            sentences.append(
+                f"Of {one['words']} one wording is paid for ({wording['edit']}): {_with_ends(wording, 'sd')} "
+                f"SD, n = {wording['n']}; the mean of all is {_with_ends(price or {}, 'sd')} SD."
+            )
+            continue
         # a share of prompts is understood at once, an SD is not: the size follows it with its interval
         if price is not None and price.get("rises") is not None:
             # of having it, also where the edit takes it away
@@ -127,17 +145,11 @@ def _tiles(found: Mapping[str, Any], headlines: Sequence[Mapping[str, Any]]) -> 
     tiles = []
     # two of the three tiles, for the third is the cost of a mend
     for question, one in zip(("What is paid most?", "And next?"), headlines, strict=False):
-        price = _best(one) or {}
-        value = f"{fixed(one['price'], 2, sign=True)} SD"
-        tiles.append(
-            Tile(
-                question,
-                value,
-                f"95 % interval {_ends(price)}, n = {price.get('n')}",
-                str(one["words"]),
-                "bad",
-            )
-        )
+        # where a wording alone is paid for, its price and not that of the mean over wordings
+        price = one.get("one_wording") or _best(one) or {}
+        value = f"{fixed(price.get('sd', one['price']), 2, sign=True)} SD"
+        interval = f"95 % interval {_ends(price)}, n = {price.get('n')}"
+        tiles.append(Tile(question, value, interval, _paid(one), "bad"))
     mend = found.get("mend")
     if mend and mend["ways"]:
         # the first way is ours, the one whose edits are recommended; the others are there to be compared with
@@ -253,8 +265,14 @@ def _price_cells(one: Mapping[str, Any]) -> list[Cell]:
         Cell(number(rate.get("chosen"), 0, scale=100), unit=" %"),
         Cell(number(rate.get("rejected"), 0, scale=100), unit=" %"),
         # a price that is not sure is not to be believed, whichever kind it is of
-        text_cell(("causal" if causal else "partial") if one["sure"] else "neither"),
+        text_cell(_believed(one)),
     ]
+
+
+def _believed(one: Mapping[str, Any]) -> str:
+    if one.get("one_wording"):
+        return "one wording"
+    return ("causal" if one.get("causal") else "partial") if one["sure"] else "neither"
 
 
 def _pressure(found: Mapping[str, Any]) -> Iterator[Section]:

@@ -4,14 +4,14 @@ A mapping from names to one of four ways to measure:
 
     exclaims: {pattern: "!", unit: item, words: exclamation marks}
     rating: {column: rating, unit: doubling, style: false}
-    rhymes: {function: "mine.py:rhymes", behind: "Roses are red."}
+    rhymes: {function: "mine.py:rhymes", behind: ["Roses are red.", "Violets are blue."]}
     rude: {judge: "Does the answer make fun of the asker?"}
 
 `pattern` is a regular expression, counted in the answer (with `unit: answer`, found or not). `column` is a
 column of the data with one number for each answer of a row. `function` takes a prompt and an answer and
 returns a number or a truth value; the file is looked for beside the YAML file, and it is run. `judge` is a
-question that an endpoint replies to. `before` or `behind` is a text that gives an answer the attribute, for
-its causal price; the matches of a pattern are also cut out.
+question that an endpoint replies to. `before` or `behind` is a text that gives an answer the attribute, or a
+list of wordings of it, for its causal price; the matches of a pattern are also cut out.
 """
 
 import importlib.util
@@ -23,7 +23,13 @@ from typing import Any, Final, NamedTuple, get_args
 from sarm_control.auditing.attributes.attribute import RESERVED, Attribute, Measure, Unit
 from sarm_control.auditing.attributes.battery import BATTERY
 from sarm_control.auditing.attributes.judge import Judge
-from sarm_control.auditing.attributes.text_edits import Contrast, TextEdit, put_before, put_behind
+from sarm_control.auditing.attributes.text_edits import (
+    Contrast,
+    TextEdit,
+    added_before,
+    added_behind,
+    never,
+)
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.training import read_document
 
@@ -95,12 +101,27 @@ def load_attributes(path: Path, *, judge: Judge | None = None) -> OwnAttributes:
 def _check_key(where: str, key: str, value: Any) -> None:
     if key not in _KEYS:
         raise ConfigError(f"{where}: unknown key", hint=f"the keys are {', '.join(_KEYS)}")
+    if key in _TEXTS and isinstance(value, list):
+        _check_texts(where, value)
+        return
     kind = _KEYS[key]
     if not isinstance(value, kind) or value == "":
         wanted = "true or false" if kind is bool else "text"
         raise ConfigError(f"{where}: {value!r} is not {wanted}", hint="put text in quotes")
     if key == "unit" and value not in get_args(Unit):
         raise ConfigError(f"{where}: {value!r} is no unit", hint=f"units are {', '.join(get_args(Unit))}")
+
+
+def _check_texts(where: str, texts: list[Any]) -> None:
+    """Refuses a list of wordings that cannot be told apart or put into an answer."""
+    if not texts:
+        raise ConfigError(f"{where}: a list of no texts", hint="give one text or more, or leave it out")
+    for text in texts:
+        if not isinstance(text, str) or not text.strip():
+            raise ConfigError(f"{where}: {text!r} is not text", hint="put text in quotes")
+    twice = next((text for text in texts if texts.count(text) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"{where}: {twice!r} stands there twice", hint="wordings are distinct")
 
 
 def _way(where: str, body: dict[str, Any]) -> str:
@@ -200,24 +221,19 @@ def _of_the_data_alone(column: str) -> Measure:
 
 def _edits(one: Attribute, body: dict[str, Any]) -> list[TextEdit]:
     # one more raises a count whatever it was; a property only answers without it can gain
-    has = one.measure if one.unit == "answer" else _never
+    has = one.measure if one.unit == "answer" else never
     found = []
     if "before" in body:
-        found.append(
-            TextEdit(one.name, f'"{body["before"]}" before the answer', put_before(body["before"], has))
-        )
+        found.append(added_before(one.name, _listed(body["before"]), has))
     if "behind" in body:
-        found.append(
-            TextEdit(one.name, f'"{body["behind"]}" behind the answer', put_behind(body["behind"], has))
-        )
+        found.append(added_behind(one.name, _listed(body["behind"]), has))
     if "pattern" in body:
         found.append(TextEdit(one.name, f"{one.words} cut out", _cut_out(re.compile(body["pattern"]))))
     return found
 
 
-def _never(prompt: str, answer: str) -> float:
-    del prompt, answer
-    return 0.0
+def _listed(texts: str | list[str]) -> list[str]:
+    return [texts] if isinstance(texts, str) else texts
 
 
 def _cut_out(pattern: re.Pattern[str]) -> Callable[[str, str], Contrast | None]:

@@ -108,7 +108,7 @@ def margin_weights(table: AnswerTable, own: int, inside: NDArray[np.bool_]) -> F
     for name, sign in (("chosen", 1.0), ("rejected", -1.0)):
         members = inside & (role == name) & both[prompt]
         # linear in the rewards, so that one product gives the margin of all random sets at once
-        weights[members] = sign / counts[name][prompt[members]] / max(int(both.sum()), 1)
+        weights[members] = sign / counts[name][prompt[members]] / both.sum()
     return weights
 
 

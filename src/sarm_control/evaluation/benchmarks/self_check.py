@@ -5,6 +5,7 @@ leaderboards. Eight short answers show it in seconds.
 """
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -18,7 +19,7 @@ from sarm_control.reward_model import PaddingSide, RewardModel
 ANSWERS = 8
 TOLERANCE_SD = 0.01
 """Differences of scores above this many of their SDs give a warning."""
-_ONE_BATCH = 1 << 40
+_ONE_BATCH = sys.maxsize
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,6 @@ def _selectivity(table: AnswerTable, inside: Mask, delta: Floats) -> Interval | 
     target, complement = _means(table, delta, inside), _means(table, delta, ~inside)
     # a ratio to nothing: an edit that leaves the complement exactly alone is as
     # selective as can be, and has no number
-    if not len(target) or not len(complement) or not complement.mean():
+    if not len(complement) or not complement.mean():
         return None
     return size_ratio(target, complement)

@@ -94,17 +94,17 @@ def _shift_cells(group: GroupShift) -> tuple[str, ...]:
 def _selectivity_line(found: Steering) -> str:
     complement = next((group.change for group in found.groups if group.name == "complement"), None)
     ratio = "|change of the target| / |change of the complement|"
-    if found.selectivity is not None and complement is not None:
-        # divided by something that may be 0 the ratio has no upper end: only its lower one is told
-        if found.selectivity.given and complement.low <= 0 <= complement.high:
-            return (
-                f"no selectivity: the complement's change may be 0, so that {ratio} is only known to be at "
-                f"least {found.selectivity.low:.2g} (95 %)"
-            )
-        return f"selectivity {interval(found.selectivity, '.2f')}: {ratio}"
-    if complement is not None:
+    if complement is None:
+        return "no selectivity: every answer is in the target; name a --subset, or give --complement FILE"
+    if found.selectivity is None:
         return "no selectivity: the complement does not move"
-    return "no selectivity: every answer is in the target; name a --subset, or give --complement FILE"
+    # divided by something that may be 0 the ratio has no upper end: only its lower one is told
+    if found.selectivity.given and complement.low <= 0 <= complement.high:
+        return (
+            f"no selectivity: the complement's change may be 0, so that {ratio} is only known to be at "
+            f"least {found.selectivity.low:.2g} (95 %)"
+        )
+    return f"selectivity {interval(found.selectivity, '.2f')}: {ratio}"
 
 
 def _matched_lines(found: Steering) -> Iterator[str]:

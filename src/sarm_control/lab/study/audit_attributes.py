@@ -24,6 +24,8 @@ _REMEMBERED = 20_000
 def lab_attributes(world: World) -> OwnAttributes:
     """The attributes that a world's program reads off an answer, and the edits made of its phrases.
 
+    A phrase is an edit of its own and no wording of one: what each is worth to the annotators is known.
+
     Args:
         world: whose answers are audited; prompts of elsewhere are refused when they are measured.
     """
