@@ -75,6 +75,7 @@ def _edits(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_latents_folder_alone_is_exported_without_a_model(tmp_path: Path) -> None:
     main(["latents", "lab:audit", "--rows", "30", "-o", str(tmp_path / "latents")])
     main(

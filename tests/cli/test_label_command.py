@@ -44,6 +44,7 @@ def test_the_words_of_a_refusal_latent_refuse(
     assert all(one["z"] > 0 for one in refuses["top"] + refuses["random"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -301,6 +301,7 @@ def test_a_buffer_of_the_run_that_went_away_is_made_again_and_an_altered_one_ref
     assert killing.differences(half, whole) == []
 
 
+@pytest.mark.long
 def test_a_run_killed_before_it_was_marked_as_finished_claims_no_steps(
     half: Path, whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
