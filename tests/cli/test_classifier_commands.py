@@ -309,6 +309,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.long
 def test_the_earlier_model_of_an_audit_is_read_as_the_new_one(folder: Path) -> None:
     """Of two outputs the same one is the reward; what has a dictionary refuses to be told an output."""
     asked = ModelFlags(str(folder / "two"), reading=Reading(output="1"))

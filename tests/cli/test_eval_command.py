@@ -171,6 +171,7 @@ def test_oracle_edits_move_target_and_complement_as_the_algebra_says(
     assert "safety-refuse" in printed
 
 
+@pytest.mark.long
 def test_a_parquet_file_gives_the_same(
     tiny_sarm_folder: Path, reward_bench_file: Path, tmp_path: Path
 ) -> None:
@@ -218,6 +219,7 @@ def test_the_published_table_needs_neither_model_nor_data(capsys: pytest.Capture
     assert printed.err == "next: sarm eval --benchmark reward-bench-2 --data rows.jsonl\n"
 
 
+@pytest.mark.long
 def test_the_published_latents_have_to_exist(
     tiny_sarm_folder: Path, shared_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
