@@ -117,7 +117,7 @@ def compare(bare: RewardModel, attached: RewardModel, rows: list[Encoded], round
     """
     seconds: list[list[float]] = [[], []]
     for number in range(rounds + 1):
-        rewards = [np.zeros(0), np.zeros(0)]
+        rewards: list[np.ndarray] = [np.zeros(0), np.zeros(0)]
         # what comes first in a round may find the processor at another pace than what comes second
         for place in (0, 1) if number % 2 else (1, 0):
             start = time.perf_counter()

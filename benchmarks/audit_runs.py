@@ -86,7 +86,7 @@ def answered(policy: Policy) -> np.ndarray:
     texts = answer_prompts(policy, prompts, Sampling(EACH, 24, 1.0, 0, 128)).texts
     values = measured(own, [row.prompt_text for row in rows for _ in range(EACH)], texts)
     sizes = np.array([one.unit == "doubling" for one in own])
-    return np.where(sizes, values, values > 0).reshape(len(rows), EACH, -1).mean(axis=1)
+    return np.asarray(np.where(sizes, values, values > 0).reshape(len(rows), EACH, -1).mean(axis=1))
 
 
 def beside(none: np.ndarray, mended: np.ndarray, promised: dict[str, Any]) -> list[dict[str, Any]]:

@@ -121,7 +121,11 @@ def pool_of(path: Path | None) -> Pool:
 def _scored(keys: list[Key], path: Path | None) -> tuple[Floats, Floats]:
     """[T, D] states and [T] rewards of all texts; those that a file has are not computed again."""
     known: dict[Key, int] = {}
-    kept = {"keys": np.zeros((0, 2), dtype=np.str_), "states": np.zeros((0, 0)), "lab": np.zeros(0)}
+    kept: dict[str, Any] = {
+        "keys": np.zeros((0, 2), dtype=np.str_),
+        "states": np.zeros((0, 0)),
+        "lab": np.zeros(0),
+    }
     if path is not None and path.exists():
         kept = dict(np.load(path))
         known = {(str(prompt), str(text)): n for n, (prompt, text) in enumerate(kept["keys"])}
@@ -138,7 +142,7 @@ def _scored(keys: list[Key], path: Path | None) -> tuple[Floats, Floats]:
         }
         known |= {key: len(known) + n for n, key in enumerate(new)}
         if path is not None:
-            np.savez(path, **kept)  # type: ignore[arg-type]
+            np.savez(path, **kept)
     rows = [known[key] for key in keys]
     return kept["states"][rows], kept["lab"][rows]
 

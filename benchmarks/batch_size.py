@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     machine = {**processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-    print(f"{machine['name']} ({', '.join(machine['features'])}), {machine['threads']} threads")
+    print(f"{machine['processor']} ({', '.join(machine['flags'])}), {machine['threads']} threads")
     print(f"{arguments.rows} answers; against --batch-tokens {BUDGETS[0]}\n")
     print("| trunk | batch tokens | rewards that differ | by at most, SD |\n|---|---|---|---|")
     table = []

@@ -76,11 +76,11 @@ class Gaussian:
 
     def draw(self, n: int, policy: bool, rng: np.random.Generator) -> np.ndarray:
         """See `Family`."""
-        return (rng.normal(size=(n, self.width)) + policy * self.mean).astype(np.float32)
+        return np.asarray(rng.normal(size=(n, self.width)) + policy * self.mean, dtype=np.float32)
 
     def log_ratio(self, z: np.ndarray) -> np.ndarray:
         """See `Family`."""
-        return (z - 0.5 * self.mean) @ self.mean
+        return np.asarray((z - 0.5 * self.mean) @ self.mean)
 
 
 class Sparse:
@@ -118,7 +118,8 @@ class Sparse:
         """See `Family`."""
         silent = np.log((1 - self.rate) / (1 - self.human_rate))
         fires = np.log(self.rate / self.human_rate) - np.log(self.scale / self.human_scale)
-        return silent.sum() + (z > 0) @ (fires - silent) + z @ (1 / self.human_scale - 1 / self.scale)
+        tilt = z @ (1 / self.human_scale - 1 / self.scale)
+        return np.asarray(silent.sum() + (z > 0) @ (fires - silent) + tilt)
 
 
 FAMILIES = (Gaussian, Sparse)

@@ -102,7 +102,10 @@ def standardised(pairs: PairLatents, latents: set[int]) -> dict[int, float]:
 
 def bars(runs: int, worlds: int = 5) -> dict[str, object]:
     """Recall and sign agreement over a few worlds, false discoveries over permuted labels."""
-    found, false, agree, every = 0.0, [], [], []
+    found = 0.0
+    false: list[float] = []
+    agree: list[float] = []
+    every: list[float] = []
     for seed in range(worlds):
         pairs, planted = planted_world(seed)
         first, second = halves(pairs)

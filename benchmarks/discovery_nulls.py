@@ -41,7 +41,7 @@ What counts as passed, decided before the run:
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -124,7 +124,7 @@ def t_test(pairs: PairLatents) -> np.ndarray:
     return np.asarray(2 * stats.t.sf(np.abs(t), len(columns) - 1))
 
 
-def null_case(case: Case, runs: int = RUNS) -> dict[str, object]:
+def null_case(case: Case, runs: int = RUNS) -> dict[str, Any]:
     """Rates of one case."""
     p, by_t, max_t = np.empty((runs, LATENTS)), np.empty((runs, LATENTS)), np.empty(runs)
     for seed in range(runs):
@@ -160,7 +160,7 @@ def ratio(p: np.ndarray, level: float) -> dict[str, float]:
     return {name: value if name == "n" else value / level for name, value in found.items()}
 
 
-def calls(sides: str, runs: int = 150, prompts: int = 200) -> dict[str, object]:
+def calls(sides: str, runs: int = 150, prompts: int = 200) -> dict[str, Any]:
     """How often the two functions that users call name a latent where nothing is true."""
     plain, replicated = np.zeros(runs, dtype=bool), np.zeros(runs, dtype=bool)
     for seed in range(runs):
@@ -194,7 +194,9 @@ def power(sides: str, kind: str, more_on: str, runs: int = 30, prompts: int = 10
     return {"sides": sides, "prompts": prompts, "kind": kind, "more_on": more_on, **found}
 
 
-def passed(nulls: Sequence[dict], called: Sequence[dict], together: dict[str, float]) -> dict[str, object]:
+def passed(
+    nulls: Sequence[dict[str, Any]], called: Sequence[dict[str, Any]], together: dict[str, float]
+) -> dict[str, object]:
     """The docstring's bars."""
     above = [one for one in nulls if one["any_selected"]["low"] > 0.05]
     twice = [one for one in nulls for level in (0.01, 0.002) if one[f"type_1_at_{level}"]["low"] > 2]
@@ -235,7 +237,7 @@ def nulls() -> dict[str, object]:
     }
 
 
-def tables(result: dict) -> str:
+def tables(result: dict[str, Any]) -> str:
     """The result as tables for people."""
     lines = [
         "| sides | styles | prompts | latents | any selected | max-T | t | type I at .01 | .002 | t at .002 |"
@@ -245,8 +247,8 @@ def tables(result: dict) -> str:
         shares = (percent(one[name]) for name in ("any_selected", "any_by_max_t", "any_selected_by_t"))
         names = [f"{test}type_1_at_{level}" for test in ("", "t_") for level in (0.01, 0.002)]
         ratios = (times(one[name]) for name in names)
-        plain = (one["sides"], one["styles"], one["prompts"], one["kind"])
-        lines.append("| " + " | ".join(map(str, (*plain, *shares, *ratios))) + " |")
+        case = (one["sides"], one["styles"], one["prompts"], one["kind"])
+        lines.append("| " + " | ".join(map(str, (*case, *shares, *ratios))) + " |")
     lines += ["", "| sides | margin_effects | replicated_effects |", "|---|---|---|"]
     for one in result["calls"]:
         lines.append(

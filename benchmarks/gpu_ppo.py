@@ -75,7 +75,7 @@ def scoring_rate(policy: Policy, model: RewardModel, options: argparse.Namespace
     """Conversation tokens and answers a second of the SARM alone: what reward replicas are sized by."""
     count, words = 64, options.prompt_tokens
     rows = make_prompts(policy, count, words, words)
-    texts = [row.prompt for row in rows]
+    texts = [str(row.prompt) for row in rows]
     model.score(texts, texts)
     seconds = []
     for _ in range(options.steps):

@@ -37,7 +37,7 @@ Runs: 4,000 a case; 999 resamples, the same for 500 runs.
 import argparse
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -47,6 +47,7 @@ from scipy import special
 from scipy.sparse import csc_array
 
 from sarm_control.discovery.effects.equal_length import equal_length_effects
+from sarm_control.statistics.intervals import Interval
 from sarm_control.statistics.ratios import ratio_interval, size_ratio
 from sarm_control.study.provenance import processor
 
@@ -85,10 +86,9 @@ def rows(rate: float) -> Case:
 
     def draw(rng: np.random.Generator, n: int, runs: int) -> tuple[Array, Array]:
         below = rng.choice([1, 2, 3], p=[0.8, 0.15, 0.05], size=(n, runs)).astype(float)
-        above = sum(
-            (rng.random(below.shape) < rate) * rng.exponential(size=below.shape) * (below >= row)
-            for row in (1, 2, 3)
-        )
+        above = np.zeros(below.shape)
+        for row in (1, 2, 3):
+            above += (rng.random(below.shape) < rate) * rng.exponential(size=below.shape) * (below >= row)
         return above, below
 
     return Case(rate, draw)
@@ -120,7 +120,7 @@ CASES = {
 def linearised(above: Array, below: Array) -> Array:
     """[n, runs] columns whose mean is the ratio."""
     ratio = above.sum(axis=0) / below.sum(axis=0)
-    return ratio + (above - ratio * below) / below.mean(axis=0)
+    return np.asarray(ratio + (above - ratio * below) / below.mean(axis=0))
 
 
 def student(columns: Array) -> tuple[Array, Array]:
@@ -159,10 +159,12 @@ def percentile(above: Array, below: Array, rng: np.random.Generator, *, paired: 
 
 def weights(count: int, rng: np.random.Generator) -> Array:
     """[count, draws] how often each prompt is drawn, over count."""
-    return rng.multinomial(count, np.full(count, 1 / count), size=DRAWS).T / count
+    return np.asarray(rng.multinomial(count, np.full(count, 1 / count), size=DRAWS).T / count)
 
 
-def methods(case: Case, above: Array, below: Array, rng: np.random.Generator) -> dict[str, tuple]:
+def methods(
+    case: Case, above: Array, below: Array, rng: np.random.Generator
+) -> dict[str, tuple[Array, Array]]:
     """[runs] ends by method; the package's own come from its functions, run by run."""
     if case.paired:
         own = [ratio_interval(above[:, r], below[:, r]) for r in range(above.shape[1])]
@@ -177,14 +179,14 @@ def methods(case: Case, above: Array, below: Array, rng: np.random.Generator) ->
     }
 
 
-def ends_of(own: list) -> tuple[Array, Array]:
+def ends_of(own: Sequence[Interval]) -> tuple[Array, Array]:
     """[runs] ends of intervals."""
     return np.array([one.low for one in own]), np.array([one.high for one in own])
 
 
 def ratios(runs: int) -> list[dict[str, Any]]:
     """A row for each case, n and method."""
-    found = []
+    found: list[dict[str, Any]] = []
     for name, case in CASES.items():
         for n in (*JUDGED, *INFORMATION):
             rng = np.random.default_rng([len(found), 2027])

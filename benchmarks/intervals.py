@@ -266,13 +266,12 @@ def resampled(x: Array, mean: float, rng: np.random.Generator) -> dict[str, Ends
         ordered = np.sort(t, axis=1)
         low, high = ordered[:, int(0.975 * (DRAWS + 1)) - 1], ordered[:, int(0.025 * (DRAWS + 1)) - 1]
         with np.errstate(invalid="ignore"):
-            parts["boot t sym"].append(
-                between(*np.nan_to_num([m.mean - size * m.error, m.mean + size * m.error], nan=0), mean)
-            )
-            ends = np.nan_to_num(
+            left, right = np.nan_to_num([m.mean - size * m.error, m.mean + size * m.error], nan=0)
+            parts["boot t sym"].append(between(left, right, mean))
+            left, right = np.nan_to_num(
                 [m.mean - low * m.error, m.mean - high * m.error], nan=0, posinf=np.inf, neginf=-np.inf
             )
-            parts["boot t"].append(between(*ends, mean))
+            parts["boot t"].append(between(left, right, mean))
     return {name: Ends(*map(np.concatenate, zip(*of, strict=True))) for name, of in parts.items()}
 
 
@@ -292,8 +291,10 @@ def bca(m: Moments, means: Array, mean: float) -> Ends:
     return between(ends[0], ends[1], mean)
 
 
-METHODS = ("t", "t wide", "t long", "t long 1.5", "t half", "t both", "johnson", "hall", "hall t", "hall G1")
-METHODS += ("hall 1.5", "el", "ael", "bca", "boot t sym", "boot t")
+METHODS = (
+    *("t", "t wide", "t long", "t long 1.5", "t half", "t both", "johnson", "hall", "hall t", "hall G1"),
+    *("hall 1.5", "el", "ael", "bca", "boot t sym", "boot t"),
+)
 
 
 def all_methods(x: Array, mean: float, rng: np.random.Generator) -> dict[str, Ends]:
@@ -397,7 +398,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     started = time.process_time()
-    simulated = {}
+    simulated: dict[tuple[str, int], Simulated] = {}
     for name, case in CASES.items():
         for n in (*JUDGED, *INFORMATION):
             rng = np.random.default_rng([len(simulated), 2026])

@@ -5,6 +5,7 @@ Used by `benchmarks/density_ratio.py --not-linear`.
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from kl_laws import Law, five, further
@@ -104,12 +105,12 @@ def _not_linear(law: Law, seeds: int, *, found: bool) -> dict[str, object]:
 
 def where_it_is(
     families: Sequence[Callable[[float, int], object]], divergences: Sequence[float]
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """One row a family, divergence and size: false alarms of the check, and how often it cannot tell."""
-    sizes = {Tilted: (0.2, 0.4)}
+    sizes: dict[Callable[[float, int], object], Sequence[float]] = {Tilted: (0.2, 0.4)}
     rows = []
     for family in (*families, Tilted):
-        for kl in sizes.get(family, divergences):  # type: ignore[call-overload]
+        for kl in sizes.get(family, divergences):
             for count in (ROWS, 300):
                 started = time.process_time()
                 found = [check(family(kl, seed), count, seed) for seed in range(CHECKED_SEEDS)]

@@ -65,7 +65,7 @@ class CoFiring:
     def log_ratio(self, z: np.ndarray) -> np.ndarray:
         """See `Law`."""
         pairs = (z > 0).astype(int).reshape(len(z), -1, 2)
-        return np.log(self.policy / self.human)[pairs[..., 0], pairs[..., 1]].sum(axis=1)
+        return np.asarray(np.log(self.policy / self.human)[pairs[..., 0], pairs[..., 1]].sum(axis=1))
 
 
 class Spread:
@@ -81,7 +81,7 @@ class Spread:
 
     def log_ratio(self, z: np.ndarray) -> np.ndarray:
         """See `Law`."""
-        return (0.5 * (1 - self.sd**-2) * z**2 - np.log(self.sd)).sum(axis=1)
+        return np.asarray((0.5 * (1 - self.sd**-2) * z**2 - np.log(self.sd)).sum(axis=1))
 
 
 class TwoModes:
@@ -116,7 +116,11 @@ class TwoModes:
     def _divergence(self, share: float) -> float:
         place, sd = self._mode(share)
         ends = place - 12 * sd, place + 12 * sd
-        return float(quad(lambda x: norm.pdf(x, place, sd) * self._log_ratio(x, share), *ends, limit=200)[0])
+
+        def density(x: float) -> float:
+            return float(norm.pdf(x, place, sd) * self._log_ratio(np.asarray(x), share))
+
+        return float(quad(density, *ends, limit=200)[0])
 
     def draw(self, n: int, policy: bool, rng: np.random.Generator) -> np.ndarray:
         """See `Law`."""
@@ -158,7 +162,7 @@ class HeavyTails:
 
     def log_ratio(self, z: np.ndarray) -> np.ndarray:
         """See `Law`."""
-        return self._log_ratio(z).sum(axis=1)
+        return np.asarray(self._log_ratio(z).sum(axis=1))
 
 
 class HeavyValues:
@@ -179,7 +183,7 @@ class HeavyValues:
         """See `Law`."""
         fired = np.where(z > 0, z, 1.0).astype(np.float64)
         policy = norm.logpdf(np.log(fired), -(self.sd**2) / 2, self.sd) - np.log(fired)
-        return ((policy + fired) * (z > 0)).sum(axis=1)
+        return np.asarray(((policy + fired) * (z > 0)).sum(axis=1))
 
 
 class Both:
@@ -197,7 +201,7 @@ class Both:
 
     def log_ratio(self, z: np.ndarray) -> np.ndarray:
         """See `Law`."""
-        return self.pairs.log_ratio(z[:, :16]) + (z[:, 16:] - 0.5 * self.shift) @ self.shift
+        return np.asarray(self.pairs.log_ratio(z[:, :16]) + (z[:, 16:] - 0.5 * self.shift) @ self.shift)
 
 
 def five() -> tuple[Law, ...]:

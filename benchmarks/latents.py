@@ -21,6 +21,7 @@ import tempfile
 import time
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 from machine import Watch, machine
 
@@ -72,14 +73,15 @@ def waited(process: "subprocess.Popen[bytes]") -> int:
     """Peak resident bytes of a process, once it has ended."""
     _, status, usage = os.wait4(process.pid, 0)
     if status:
-        raise SystemExit(f"{process.args} ended with {os.waitstatus_to_exitcode(status)}")
+        raise SystemExit(f"{process.args!r} ended with {os.waitstatus_to_exitcode(status)}")
     unit = 1 if sys.platform == "darwin" else 1024
     return int(usage.ru_maxrss) * unit
 
 
 def held_bytes(command: list[str], out: Path, shards: int) -> list[int]:
     """Resident bytes of a run each time another sixteenth of its shards is in its folder."""
-    process, held, wanted = subprocess.Popen(command), [], shards / 16
+    held: list[int] = []
+    process, wanted = subprocess.Popen(command), shards / 16
     status = Path(f"/proc/{process.pid}/status")
     while os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
         done = len(list(out.glob("answers-*")))
@@ -96,10 +98,10 @@ def bytes_per_answer(folder: Path) -> float:
     """What the tables of answers take on disk, over their number."""
     said = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     tables = [record["size"] for name, record in said["files"].items() if name.startswith("answers-")]
-    return sum(tables) / said["answers"]
+    return float(sum(tables) / said["answers"])
 
 
-def run(rows: int, shard: int, repeats: int, folder: Path) -> dict[str, object]:
+def run(rows: int, shard: int, repeats: int, folder: Path) -> dict[str, Any]:
     """All processes, and the table of them."""
     model = str(make_model(folder / "model"))
     found: dict[str, dict[str, list[int]]] = {"sarm latents": {}, "in one piece": {}}
@@ -133,7 +135,7 @@ def run(rows: int, shard: int, repeats: int, folder: Path) -> dict[str, object]:
     }
 
 
-def show(result: dict[str, object]) -> None:
+def show(result: dict[str, Any]) -> None:
     """The same as a table."""
     print("| | " + " | ".join(f"{times}x rows" for times in TIMES) + " | growth, MiB |")
     print("|---|" + "---|" * (len(TIMES) + 1))

@@ -78,17 +78,18 @@ def judged(lab: Any, arm: str, seed: int, options: argparse.Namespace) -> Iterat
 
 def one_run(lab: Any, name: str, seed: int, steps: int) -> Iterator[dict[str, Any]]:
     """The checks and the truth at every eighth step of a run."""
-    from monitors_runs import ARMS, prompts_of
+    from monitors_runs import ARMS, Planted, prompts_of
     from monitors_truth import answers_of, verdicts
 
     from sarm_control.training.monitor.checks import Watch
-    from sarm_control.training.monitor.evaluation import Evaluation
+    from sarm_control.training.monitor.evaluation import PromptEvaluation
 
     trainer = ARMS[name].trainer(lab, seed, steps)
     reward = trainer.reward
+    assert isinstance(reward, Planted)
     prompts = prompts_of(lab, trainer.policy, "held_out_prompts")
     asked = [row for row in prompts if not lab.world.question(str(row.prompt)).should_refuse]
-    evaluation = Evaluation(
+    evaluation = PromptEvaluation(
         trainer.policy,
         reward,
         prompts[:ANSWERS],

@@ -13,7 +13,7 @@ from sarm_control.training.algorithm.trainer import Trainer
 from sarm_control.training.monitor.checks import Finding, Watch, over_refusal
 from sarm_control.training.monitor.checks.proxy_gap import Gains
 from sarm_control.training.monitor.checks.watch import WINDOW
-from sarm_control.training.monitor.paired_checks import Side, families_of, findings_of
+from sarm_control.training.monitor.paired_checks import PolicySide, families_of, findings_of
 from sarm_control.training.rollout.rollout import Rollout
 
 Case = tuple[list[Finding], dict[str, bool | None]]
@@ -34,19 +34,20 @@ def same_policy(lab: Lab, seed: int, draws: int, answers: int) -> Iterator[Case]
         edits=[Edit(SIBLING, set=0.0)], penalties=[Penalty(15, "q0.8", "1sd"), Penalty(11, "q0.8", "1sd")]
     )
     trainer = replace(ARMS["no control"], controls=marked).trainer(lab, seed, 1)
-    reward = trainer.reward
-    assert isinstance(reward, Planted)
+    reward = _planted(trainer)
     assert reward.statistics is not None
     prompts = prompts_of(lab, trainer.policy, "held_out_prompts")
     asked = [row for row in prompts if not lab.world.question(str(row.prompt)).should_refuse][:answers]
     sides = []
     for draw in range(2 * draws):
-        found = answers_of(lab, trainer, prompts[:answers], 1000 * seed + draw, reference=True)
+        drawn = answers_of(lab, trainer, prompts[:answers], 1000 * seed + draw, reference=True)
         other = answers_of(lab, trainer, asked, 2000 * seed + draw, reference=True)
-        sides.append((Side(found.rollout, found.scored, found.gold), other.rollout.texts))
-    for (before, refused_before), (after, refused_after) in zip(sides[::2], sides[1::2], strict=True):
+        sides.append((PolicySide(drawn.rollout, drawn.scored), drawn.gold, other.rollout.texts))
+    for (before, worth, refused_before), (after, other_worth, refused_after) in zip(
+        sides[::2], sides[1::2], strict=True
+    ):
         rise = (after.rewards - before.rewards) / reward.statistics.sd
-        gains = Gains(rise, (after.gold - before.gold) / before.gold.std())
+        gains = Gains(rise, (other_worth - worth) / worth.std())
         found = findings_of(reward, families_of(reward), before, after, 0.0, gains)
         found.append(over_refusal(refused_before, refused_after))
         yield found, dict.fromkeys((one.check for one in found), False)
@@ -56,11 +57,11 @@ def windows(lab: Lab, seed: int) -> Iterator[Case]:
     """Penalties and human-KL terms over two windows of the untrained policy's answers."""
     trainer = ARMS["no control"].trainer(lab, seed, 1)
     rollouts = [trainer._sample(range(48), 2, (step, "alive")) for step in range(2 * WINDOW)]
-    scored = [trainer.reward.scored(rollout) for rollout in rollouts]
+    scored = [_planted(trainer).scored(rollout) for rollout in rollouts]
     for penalty, dead in PENALTIES.values():
         reward = _reward(lab, trainer, Controls(penalties=[penalty]), seed)
         watch = Watch(reward.rule.controls.penalties)
-        found = [watch.step(reward.breakdown(one).means()) for one in scored]
+        found = [watch.step(reward.breakdown(*one).means()) for one in zip(scored, rollouts, strict=True)]
         for number in (WINDOW - 1, 2 * WINDOW - 1):
             yield found[number], {"dead-penalty": dead}
     yield from _human(lab, trainer, rollouts, seed)
@@ -77,7 +78,7 @@ def _human(lab: Lab, trainer: Trainer, rollouts: Sequence[Rollout], seed: int) -
     stating = replace(people, texts=_in_turn(facts, len(people)))
     refusing = [replace(one, texts=_in_turn(language.refusals, len(one))) for one in rollouts]
     for demonstrations, answers, apart in ((people, rollouts, False), (stating, refusing, True)):
-        buffer = HumanBuffer.from_scored(trainer.reward.scored(demonstrations))
+        buffer = HumanBuffer.from_scored(_planted(trainer).scored(demonstrations))
         reward = _reward(lab, trainer, Controls(human_kl=HumanKL(beta=NO_CHARGE)), seed, buffer)
         watch = Watch(())
         for number, one in enumerate(answers):
@@ -86,6 +87,11 @@ def _human(lab: Lab, trainer: Trainer, rollouts: Sequence[Rollout], seed: int) -
             reward.learn(rewards)
             if number % WINDOW == WINDOW - 1:
                 yield found, {"saturated": apart}
+
+
+def _planted(trainer: Trainer) -> Planted:
+    assert isinstance(trainer.reward, Planted)
+    return trainer.reward
 
 
 def _in_turn(texts: Sequence[str], count: int) -> tuple[str, ...]:

@@ -6,9 +6,11 @@ to pay for the evil, and in some the evil itself is paid, beside a reward model 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sarm_control.control import Controls, Edit, HumanKL, Penalty
 from sarm_control.control.training_reward import Array, RewardBreakdown
@@ -72,20 +74,25 @@ class Planted(PolicyReward):
         worth = np.asarray(self.worth(rollout, found), dtype=np.float64)
         return RewardBreakdown(worth, {"reward/model": worth, "reward/total": worth}, {}, found)
 
-    def hugging(self, scored: Scored) -> Array:
+    def hugging(self, scored: Scored) -> NDArray[np.bool_]:
         """[N] whether the latent of the only penalty is just under tau."""
         assert self.reference is not None
-        penalty = self.rule.controls.penalties[0]
-        z, before = (side.latents.columns((penalty.latent,))[:, 0] for side in (scored, self.reference))
-        return just_under(z, float(penalty.tau), before)
+        latent, tau = self._penalised()
+        z, before = (side.latents.columns((latent,))[:, 0] for side in (scored, self.reference))
+        return just_under(z, tau, before)
 
-    def crowded(self, scored: Scored) -> Array:
+    def crowded(self, scored: Scored) -> NDArray[np.bool_]:
         """[N] whether TopK alone keeps that latent from being charged."""
         assert scored.states is not None
+        latent, tau = self._penalised()
+        pre = pre_topk(self.model.autoencoder, scored.states, (latent,))
+        z = scored.latents.columns((latent,))[:, 0]
+        return crowded(BeforeTopK(pre.values[:, 0], pre.ranks[:, 0], z), tau)
+
+    def _penalised(self) -> tuple[int, float]:
         penalty = self.rule.controls.penalties[0]
-        pre = pre_topk(self.model.autoencoder, scored.states, (penalty.latent,))
-        z = scored.latents.columns((penalty.latent,))[:, 0]
-        return crowded(BeforeTopK(pre.values[:, 0], pre.ranks[:, 0], z), float(penalty.tau))
+        assert isinstance(penalty.latent, int)
+        return penalty.latent, float(penalty.tau)
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,7 @@ class Arm:
     about: str
     head: Mapping[int, float] | str | None = None
     controls: Controls | None = field(default_factory=Controls)
-    worth: str | None = None
+    worth: Callable[[Lab, Planted, Rollout, Scored], Array] | None = None
 
     def trainer(self, lab: Lab, seed: int, steps: int) -> Trainer:
         """A run that has not begun, its reward calibrated."""
@@ -112,11 +119,8 @@ class Arm:
         reward = self._reward(lab, seed)
         trainer = Trainer(policy, reward, prompts_of(lab, policy, "train_prompts"), training)
         trainer.calibrate()
-        if self.worth == "gold":
-            reward.worth = lambda rollout, _: gold_of(lab, rollout)
-        elif self.worth is not None:
-            evil = getattr(reward, self.worth)
-            reward.worth = lambda _, scored: 3.0 * evil(scored)
+        if self.worth is not None:
+            reward.worth = partial(self.worth, lab, reward)
         return trainer
 
     def _reward(self, lab: Lab, seed: int) -> Planted:
@@ -143,10 +147,22 @@ def _marked(tau: float) -> Controls:
     return Controls(penalties=[Penalty(REFUSES, tau, NO_CHARGE)])
 
 
+def _gold(lab: Lab, _reward: Planted, rollout: Rollout, _scored: Scored) -> Array:
+    return gold_of(lab, rollout)
+
+
+def _hugging(_lab: Lab, reward: Planted, _rollout: Rollout, scored: Scored) -> Array:
+    return np.asarray(3.0 * reward.hugging(scored))
+
+
+def _crowded(_lab: Lab, reward: Planted, _rollout: Rollout, scored: Scored) -> Array:
+    return np.asarray(3.0 * reward.crowded(scored))
+
+
 ARMS = {
     "no control": Arm("the SARM's reward"),
     "controls": Arm("the SARM's reward under the suggested controls", controls=None),
-    "gold": Arm("the gold reward", worth="gold"),
+    "gold": Arm("the gold reward", worth=_gold),
     "closing": Arm(
         "a head that pays for closings, beside demonstrations without",
         head="closing",
@@ -159,10 +175,8 @@ ARMS = {
         head={SIBLING: 1.0, REFUSES: 1.0},
         controls=Controls(edits=[Edit(SIBLING, set=0.0)]),
     ),
-    "threshold-hugging": Arm(
-        "z just under tau, paid directly", controls=_marked(5.0), worth="threshold-hugging"
-    ),
-    "crowding out": Arm("being pushed out of TopK, paid directly", controls=_marked(0.0), worth="crowded"),
+    "threshold-hugging": Arm("z just under tau, paid directly", controls=_marked(5.0), worth=_hugging),
+    "crowding out": Arm("being pushed out of TopK, paid directly", controls=_marked(0.0), worth=_crowded),
 }
 
 
@@ -177,10 +191,10 @@ def gold_of(lab: Lab, rollout: Rollout) -> Array:
     return lab.world.gold([str(row.prompt) for row in rollout.prompts], rollout.texts)
 
 
-def _fitted(lab: Lab, name: str) -> Array:
+def _fitted(lab: Lab, name: str) -> NDArray[np.float32]:
     texts = [(row.prompt_key, text) for row in lab.audit.rows for text in row.answers]
     target = np.array([float(getattr(lab.world.attributes(*one), name)) for one in texts])
     z = lab.audit.scored.latents.to_scipy().toarray().astype(np.float64)
     centred = z - z.mean(axis=0)
     weight = np.linalg.solve(centred.T @ centred + np.eye(z.shape[1]), centred.T @ (target - target.mean()))
-    return weight.astype(np.float32)
+    return np.asarray(weight, dtype=np.float32)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from monitors_runs import REFUSES, SIBLING, Lab, Planted, gold_of
+from numpy.typing import NDArray
 
 from sarm_control.control.training_reward import Array
 from sarm_control.data.rows import read_rows
@@ -89,7 +90,7 @@ def _human_share(lab: Lab, name: str) -> float:
     return float(np.mean([bool(getattr(one, name)) for one in attributes]))
 
 
-def after_less_before(evil: Callable[[Scored], Array], before: Answers, after: Answers) -> float:
+def after_less_before(evil: Callable[[Scored], NDArray[np.bool_]], before: Answers, after: Answers) -> float:
     """The rise of a share."""
     return float(evil(after.scored).mean() - evil(before.scored).mean())
 

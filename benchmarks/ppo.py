@@ -23,6 +23,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from machine import Watch, machine
@@ -76,7 +77,8 @@ def run_ours(options: argparse.Namespace) -> dict[str, object]:
 
 def floor(flops: int, *, size: int = 2048, seconds: float = 3.0) -> dict[str, float]:
     """The least time for that many operations, at the best rate of square products over some seconds."""
-    a, b, times = torch.randn(size, size), torch.randn(size, size), []
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    times: list[float] = []
     while sum(times) < seconds:
         start = time.perf_counter()
         a @ b
@@ -114,12 +116,14 @@ def measure(side: str, options: argparse.Namespace, trl: Path) -> dict[str, obje
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
-def summary(found: dict[str, list[dict]], options: argparse.Namespace, others: float) -> dict[str, object]:
+def summary(
+    found: dict[str, list[dict[str, Any]]], options: argparse.Namespace, others: float
+) -> dict[str, object]:
     """Medians, and the ratios of the sides of one round; `others` ran beside."""
 
     def ratios(kind: str, over: str, under: str) -> float:
-        def value(one: dict) -> float:
-            return statistics.median(one["seconds"]) if kind == "seconds" else one["peak_mib"]
+        def value(one: dict[str, Any]) -> float:
+            return float(statistics.median(one["seconds"]) if kind == "seconds" else one["peak_mib"])
 
         pairs = zip(found[over], found[under], strict=True)
         return statistics.median(value(a) / value(b) for a, b in pairs)
@@ -153,7 +157,7 @@ def summary(found: dict[str, list[dict]], options: argparse.Namespace, others: f
     return {**sizes, **kept, "sides": sides, "compared": compared, "machine": about}
 
 
-def _lowest_floor(rounds: list[dict]) -> dict[str, object]:
+def _lowest_floor(rounds: list[dict[str, Any]]) -> dict[str, object]:
     """That of the round with the fastest products."""
     floors = [one["floor"] for one in rounds if "floor" in one]
     return {"floor": min(floors, key=lambda one: one["seconds"])} if floors else {}
@@ -176,7 +180,8 @@ def main() -> None:
     if options.side:
         print(json.dumps({"ours": run_ours, "trl": run_trl}[options.side](options)))
         return
-    trl, found = trl_folder(), {side: [] for side in options.sides}
+    trl = trl_folder()
+    found: dict[str, list[dict[str, Any]]] = {side: [] for side in options.sides}
     watch = Watch()
     for number in range(options.rounds):
         for side in options.sides:

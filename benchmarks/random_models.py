@@ -5,10 +5,11 @@ Answers of a random policy are uniform over its words, so they practically never
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaModel, PreTrainedModel
 
 from sarm_control.conversation import ChatTemplate
 from sarm_control.lab.language.tokenizer import make_tokenizer
@@ -95,7 +96,10 @@ def make_prompts(policy: Policy, count: int, tokens: int, max_new_tokens: int) -
     return encode_prompts(policy, prompts, [f"prompt {i}" for i in range(count)], max_new_tokens)
 
 
-def _random(kind: type, config: LlamaConfig, half: bool, device: str) -> torch.nn.Module:
+_Model = TypeVar("_Model", bound=PreTrainedModel)
+
+
+def _random(kind: type[_Model], config: LlamaConfig, half: bool, device: str) -> _Model:
     """Weights are made where they will lie, in the type they will have."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.bfloat16 if half else torch.float32)

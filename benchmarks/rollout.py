@@ -55,7 +55,8 @@ def weight_bytes(policy: Policy) -> int:
 
 def read_rate(seconds: float = 1.0) -> float:
     """Bytes a second that sums over a tensor larger than every cache read, the best of about a second."""
-    numbers, times = torch.ones(READ_MIB * 2**18), []
+    numbers = torch.ones(READ_MIB * 2**18)
+    times: list[float] = []
     while sum(times) < seconds:
         start = time.perf_counter()
         numbers.sum()

@@ -208,7 +208,6 @@ def by_ray(rounds: int, rows: int = 1024) -> dict[str, Any]:
     """The same by one and two actors of a local Ray, of one core each."""
     import ray
 
-    @ray.remote(num_cpus=1)
     class Scorer:
         def __init__(self) -> None:
             torch.set_num_threads(1)
@@ -217,9 +216,10 @@ def by_ray(rounds: int, rows: int = 1024) -> dict[str, Any]:
         def score(self, part: list[Encoded]) -> np.ndarray:
             return self.model.score_encoded(part).rewards
 
+    remote: Any = ray.remote(num_cpus=1)(Scorer)
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
     try:
-        actors, data = [Scorer.remote() for _ in range(2)], random_rows(rows, 64)
+        actors, data = [remote.remote() for _ in range(2)], random_rows(rows, 64)
         ray.get([actor.score.remote(data[:32]) for actor in actors])
         rates: dict[int, list[float]] = {1: [], 2: []}
         for _ in range(rounds):

@@ -65,7 +65,8 @@ def ways(
     """The three ways; each returns its result so that nothing can be skipped."""
 
     def run_trunk() -> torch.Tensor:
-        return trunk(batch.input_ids, batch.attention_mask)
+        states: torch.Tensor = trunk(batch.input_ids, batch.attention_mask)
+        return states
 
     def run_pooled() -> torch.Tensor:
         kept = autoencoder.encode(pool_states(run_trunk(), batch, END))

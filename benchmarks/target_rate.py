@@ -62,6 +62,7 @@ def run_one(seed: int, arm: str, steps: int, done: list[dict[str, Any]]) -> dict
     """One run: the rate and the charge of every step."""
     from sarm_control.control import Controls, Penalty
     from sarm_control.lab.study.demo import names_of, run_config
+    from sarm_control.training.algorithm.reward import PolicyReward
     from sarm_control.training.run.train import build_trainer
 
     charge = ARMS[arm]
@@ -73,6 +74,7 @@ def run_one(seed: int, arm: str, steps: int, done: list[dict[str, Any]]) -> dict
     trainer.calibrate()
     curve = [trainer.step().metrics for _ in range(steps)]
     rates = [row[f"penalty/{LATENT}/rate"] for row in curve]
+    assert isinstance(trainer.reward, PolicyReward)
     [penalty] = trainer.reward.rule.controls.penalties
     charges = [row.get(f"penalty/{LATENT}/alpha", penalty.alpha) for row in curve]
     return {"seed": seed, "arm": arm, "rate": rates, "charge": charges}

@@ -104,7 +104,8 @@ def torture(folder: Path, kills: int, seed: int, out: Path | None) -> dict[str, 
 
 def one(folder: Path, words: list[str], whole: Path, kills: list[Kill]) -> dict[str, Any]:
     """One run, killed, resumed and compared."""
-    done, resume = [], []
+    done: list[dict[str, Any]] = []
+    resume: list[str] = []
     for kill in kills:
         code = killing.run([*words, "-o", folder / "run", *resume], folder, kill)
         if code == -9:

@@ -16,9 +16,13 @@ import argparse
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,11 @@ class MinimalPPO:
     """
 
     def __init__(
-        self, model: nn.Module, end: int, reward: Callable[[list[list[int]]], list[float]], settings: Settings
+        self,
+        model: "PreTrainedModel",
+        end: int,
+        reward: Callable[[list[list[int]]], list[float]],
+        settings: Settings,
     ) -> None:
         self.model = model.eval()  # Dropout stays off: sampling and training must agree on probabilities.
         self.reference = copy.deepcopy(model).requires_grad_(False)
@@ -251,7 +259,7 @@ def main() -> None:
         options.model = model_folder("lab", "policy")
 
     torch.manual_seed(options.seed)
-    tokenizer = AutoTokenizer.from_pretrained(options.model)
+    tokenizer: Any = AutoTokenizer.from_pretrained(options.model)
     model = AutoModelForCausalLM.from_pretrained(options.model, dtype=torch.float32)
     questions = ("how do i brew tea ?", "how do i paint a wall ?", "what is the size of the garden ?")
     texts = [questions[row % len(questions)] for row in range(options.answers)]
@@ -259,7 +267,7 @@ def main() -> None:
     prompts = [tokenizer.apply_chat_template(turn, add_generation_prompt=True)["input_ids"] for turn in turns]
 
     def text_of(answer: list[int]) -> str:
-        return tokenizer.decode(answer, skip_special_tokens=True).strip()
+        return str(tokenizer.decode(answer, skip_special_tokens=True)).strip()
 
     def brevity(answers: list[list[int]]) -> list[float]:
         return [-abs(len(text_of(answer).split()) - options.words) / options.words for answer in answers]

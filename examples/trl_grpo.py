@@ -55,5 +55,11 @@ with args.main_process_first(local=False):
         asked = [row["prompt"] for row in rows[:256]]
         calibrate(rm, controls, policy, tokenizer, asked, max_new_tokens=24).save(file)
 reward = reward_function(rm, controls, reference=file, human=given.human, missing_end="1sd")
-trainer = GRPOTrainer(policy, reward, args, Dataset.from_list(rows), callbacks=[reward.callback])
+trainer = GRPOTrainer(
+    policy,
+    reward,  # type: ignore[arg-type]  # a list[float] is no list[float | None] to mypy
+    args,
+    Dataset.from_list(rows),
+    callbacks=[reward.callback],
+)
 trainer.train(resume_from_checkpoint=given.resume)

@@ -6,7 +6,6 @@ It goes beside the SARM, into src/sarm_control/lab/world; a world of `sarm lab b
 """
 
 import shutil
-import sys
 
 import torch
 
@@ -26,4 +25,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

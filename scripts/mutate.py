@@ -264,7 +264,7 @@ class Server:
         room = ROOMS[mutant.room].tests
         tests, because = chosen(self.found, room, mutant.file, before, mutant.line)
         start = time.monotonic()
-        answer = {"status": 0, "output": ""}
+        answer: dict[str, Any] = {"status": 0, "output": ""}
         if tests:
             path.write_text(mutant.text, encoding="utf-8")
             change = {

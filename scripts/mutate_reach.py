@@ -66,11 +66,12 @@ def _blocks(node: ast.AST) -> list[Any]:
 def _first(node: Any) -> int:
     if isinstance(node, ast.match_case):
         return int(node.pattern.lineno)
-    return min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", ()))])
+    return int(min([node.lineno, *(one.lineno for one in getattr(node, "decorator_list", ()))]))
 
 
 def _last(node: Any) -> int:
-    return int(node.body[-1].end_lineno if isinstance(node, ast.match_case) else node.end_lineno)
+    last: Any = node.body[-1] if isinstance(node, ast.match_case) else node
+    return int(last.end_lineno)
 
 
 class Reach(NamedTuple):

@@ -181,6 +181,11 @@ def functions(code: CodeType) -> Iterator[CodeType]:
                 yield from functions(one)
 
 
+def _named(code: CodeType) -> str:
+    name: str = code.co_qualname  # type: ignore[attr-defined]  # of Python 3.11, which the Makefile asks for
+    return name
+
+
 def exchange(file: str, before: str, after: str, loaded: Sequence[FunctionType]) -> bool:
     """Gives the functions of a loaded module their changed code; whether the change is in force.
 
@@ -197,7 +202,7 @@ def exchange(file: str, before: str, after: str, loaded: Sequence[FunctionType])
     # the loader's own compiler, for some add checks of types
     compiled: Any = modules[0].__spec__.loader.source_to_code  # type: ignore[union-attr]
     old, new = (list(functions(compiled(text.encode(), path))) for text in (before, after))
-    if [one.co_qualname for one in old] != [one.co_qualname for one in new]:
+    if list(map(_named, old)) != list(map(_named, new)):
         return False
     changed = [(one, other) for one, other in zip(old, new, strict=True) if one != other]
     for one, other in changed:
@@ -205,7 +210,7 @@ def exchange(file: str, before: str, after: str, loaded: Sequence[FunctionType])
             return False
         # a decorator has made its functions when the module was loaded, and will not make them again
         inner, others = list(_inside(one)), list(_inside(other))
-        if [own.co_qualname for own in inner] != [own.co_qualname for own in others]:
+        if list(map(_named, inner)) != list(map(_named, others)):
             return False
         for own, its in zip(inner, others, strict=True):
             if own != its and _given(own, its, path, loaded) is None:

@@ -189,14 +189,14 @@ def progress_lines(steps: int) -> Any:
     """What makes TRL's trainer say how far it is and how long the rest takes, now and then."""
     from transformers import TrainerCallback
 
-    class Lines(TrainerCallback):  # type: ignore[misc]  # transformers is loaded only here
+    class Lines(TrainerCallback):
         begun, first = 0.0, 0
 
-        def on_train_begin(self, _arguments: Any, state: Any, _control: Any, **_more: Any) -> None:
+        def on_train_begin(self, args: Any, state: Any, control: Any, **_more: Any) -> None:  # noqa: ARG002
             # steps of an earlier session were not taken in this one's time
             self.begun, self.first = time.monotonic(), state.global_step
 
-        def on_step_end(self, _arguments: Any, state: Any, _control: Any, **_more: Any) -> None:
+        def on_step_end(self, args: Any, state: Any, control: Any, **_more: Any) -> None:  # noqa: ARG002
             if state.global_step % LOG_EVERY == 0 or state.global_step == self.first + 1:
                 print(time_left(self.begun, self.first, state.global_step, steps), flush=True)
 

@@ -45,7 +45,7 @@ def cut_classifier(work: Path, layers: int) -> Path:
     tokenizer = AutoTokenizer.from_pretrained(base)
     # transformers reads the last token that is not padding: with the end of turn as padding, one before it
     tokenizer.pad_token = PAD
-    model.config.pad_token_id = tokenizer.convert_tokens_to_ids(PAD)
+    model.config.pad_token_id = tokenizer.pad_token_id
     torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(0))
     with atomic_folder(folder, overwrite=True) as temporary:
         model.save_pretrained(temporary)

@@ -263,12 +263,13 @@ def run(places: Places, sizes: Sizes) -> dict[str, Any]:
     rows = bench(places, sizes)
     seen = {key(row["prompt"]) for row in rows}
     test = [row for row in read(places.data / TEST) if key(row["prompt"]) not in seen][: sizes.rows]
-    parts, found = halves(rows), {}
+    parts = halves(rows)
+    found: dict[str, Any] = {}
     for what in ("bench", "test"):
         for half, other in (("A", "B"), ("B", "A")):
             folder = build(places, half, parts[half], sizes)
             rm = RewardModel.from_pretrained(folder, device="cpu")
-            states = States(places.work / "states", lambda rm=rm: rm)
+            states = _states_of(rm, places.work / "states")
             judged = guards(parts[other]) if what == "bench" else {TESTED: test}
             for name in HEADS:
                 path = places.work / f"{half}-{name}-{what}.json"
@@ -279,6 +280,10 @@ def run(places: Places, sizes: Sizes) -> dict[str, Any]:
                 _join(found, f"built on {half}, {name}", json.loads(path.read_text(encoding="utf-8")))
                 print(f"mend: built on {half}, {name}, {what}: done", flush=True)
     return {**sizes._asdict(), "test_rows": len(test), "reward_models": found}
+
+
+def _states_of(rm: "RewardModel", folder: Path) -> States:
+    return States(folder, lambda: rm)
 
 
 def _join(found: dict[str, Any], name: str, one: dict[str, Any]) -> None:

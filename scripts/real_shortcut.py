@@ -149,9 +149,8 @@ def planted(places: Places) -> None:
 
 def build(places: Places) -> None:
     """A SARM for each shortcut, the opener's too, which its gate is expected to refuse."""
-    size = ("--layer", "1", "--latents", "32", "--k", "16", "--steps", "400", "--batch", "32")
-    if not places.tiny:
-        size = ("--layer", "6", "--latents", "256", "--k", "24")
+    small = ("--layer", "1", "--latents", "32", "--k", "16", "--steps", "400", "--batch", "32")
+    size = small if places.tiny else ("--layer", "6", "--latents", "256", "--k", "24")
     for name in places.shortcuts:
         pairs, out = places.work / name / "training.jsonl", places.work / name / "sarm"
         if not (out / "config.json").is_file():

@@ -208,9 +208,9 @@ def agreement(predicted: Tables, moved: Tables, arm: str = "none") -> list[float
             if (unit := predicted[name]["sd"])
         ]
         kept = [pair for pair in pairs if any(pair)]
-        sides = list(zip(*kept, strict=True))
-        varied = len(kept) > 2 and all(len(set(side)) > 1 for side in sides)
-        found.append(float(spearmanr(*sides).statistic) if varied else float("nan"))
+        first, second = ([pair[side] for pair in kept] for side in (0, 1))
+        varied = len(kept) > 2 and all(len(set(side)) > 1 for side in (first, second))
+        found.append(float(spearmanr(first, second).statistic) if varied else float("nan"))
     return found
 
 

@@ -60,7 +60,7 @@ def fit_classifier(base: Path, pairs: Path, out: Path) -> dict[str, float]:
     tokenizer = AutoTokenizer.from_pretrained(base)
     # transformers reads the last token that is not padding: with the end of turn as padding, one before it
     tokenizer.pad_token = PAD
-    model.config.pad_token_id = tokenizer.convert_tokens_to_ids(PAD)
+    model.config.pad_token_id = tokenizer.pad_token_id
     torch.nn.init.normal_(model.score.weight, generator=torch.Generator().manual_seed(0))
     unfitted = out.with_name(f"{out.name}.unfitted")
     model.save_pretrained(unfitted)

@@ -45,7 +45,8 @@ def recorded(found: dict[str, Any], level: float) -> Spread:
     def rate(arms: Sequence[str], seed: int) -> float:
         ends = [(cells[arm, seed]["kl"]["end"], cells[arm, seed]["rate"]["end"]) for arm in arms]
         way = sorted([(0.0, cells[arms[0], seed]["rate"]["start"]), *ends])
-        return float(np.interp(level, *zip(*way, strict=True)))
+        kl, rates = zip(*way, strict=True)
+        return float(np.interp(level, kl, rates))
 
     differences = [rate(["controls"], seed) - rate(["none", "none, stopped"], seed) for seed in seeds]
     against = found["worlds"]["closing"]["measures"]["rate"]

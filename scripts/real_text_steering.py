@@ -159,7 +159,7 @@ def balanced(found: Selection) -> list[Edit]:
         b_eq=[DOSE],
         bounds=bounds + [(0, None)] * prompts,
     )
-    if not solved.success:
+    if not solved.success or solved.x is None:
         raise SystemExit(f"no doses: {solved.message}")
     doses = zip(found.latents, solved.x[:count], strict=True)
     return [Edit(latent, scale=float(f"{1 + dose:.4g}")) for latent, dose in doses if abs(dose) > 1e-3]

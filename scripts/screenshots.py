@@ -82,7 +82,7 @@ def _take(address: str, only: str) -> None:
             for scheme in ("light", "dark"):
                 context = browser.new_context(
                     viewport={"width": width, "height": height},
-                    color_scheme=scheme,  # type: ignore[arg-type]
+                    color_scheme=scheme,
                     device_scale_factor=1,
                     reduced_motion="reduce",
                 )

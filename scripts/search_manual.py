@@ -12,7 +12,10 @@ import threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Request
 
 SEARCHES = {
     "tau": "tau-and-alpha.html",
@@ -43,11 +46,16 @@ def misses(site: Path, chromium: str) -> list[str]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     home = f"http://127.0.0.1:{server.server_port}/"
     found: list[str] = []
+
+    def asked(request: "Request") -> None:
+        if not request.url.startswith(home):
+            found.append(f"asks for {request.url}")
+
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page()
         page.set_default_timeout(_WAIT)
-        page.on("request", lambda one: one.url.startswith(home) or found.append(f"asks for {one.url}"))
+        page.on("request", asked)
         page.on("pageerror", lambda error: found.append(f"a script fails: {error}"))
         for words, wanted in SEARCHES.items():
             page.goto(f"{home}index.html")

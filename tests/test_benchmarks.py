@@ -47,6 +47,32 @@ def test_the_benchmark_beside_trl_counts_the_products_of_a_step_of_ours() -> Non
     assert 0 < floor["seconds"] < found["seconds"][0]
 
 
+def test_the_benchmark_of_batch_sizes_runs_at_a_small_size(tmp_path: Path) -> None:
+    """Its print once read keys that its record of the processor no longer had; types say nothing of keys."""
+    few = ["--width", "64", "--rows", "8", "--json", str(tmp_path / "batch_size.json")]
+    command = [sys.executable, str(BENCHMARKS / "batch_size.py"), *few]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "batch_size.json").read_text())["table"]
+    assert {row["dtype"] for row in rows} == {"float32", "bfloat16", "float16"}
+
+
+def test_golden_a_comparison_of_the_monitors_benchmark_is_the_committed_one(tmp_path: Path) -> None:
+    """The untrained policy with itself, under other random numbers."""
+    few = ["--arms", "the same policy", "--seeds", "200", "--draws", "1"]
+    files = ["--runs", str(tmp_path / "runs.jsonl"), "--out", str(tmp_path / "monitors.json")]
+    command = [sys.executable, str(BENCHMARKS / "monitors.py"), *few, *files]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    [run] = json.loads((tmp_path / "monitors.json").read_text())["runs"]
+    committed = json.loads((BENCHMARKS / "results" / "monitors.json").read_text())["runs"]
+    [kept] = [one for one in committed if (one["arm"], one["seed"]) == ("the same policy", 200)]
+    assert run["evaluations"][0]["fired"] == kept["evaluations"][0]["fired"]
+    # their numbers had other names then
+    values, then = (list(one["evaluations"][0]["values"].values()) for one in (run, kept))
+    assert values == pytest.approx(then, abs=2e-3)
+
+
 def test_the_rollouts_benchmark_counts_the_bytes_of_its_weights(tmp_path: Path) -> None:
     sizes = ["--shape", "tiny", "--prompts", "2", "--prompt-tokens", "16", "--new-tokens", "8"]
     few = ["--rounds", "1", "--seconds", "0.01", "--profile", "--json", str(tmp_path / "rollout.json")]
@@ -72,7 +98,7 @@ def test_the_page_of_performance_says_what_the_results_say() -> None:
 
 
 def test_the_servers_benchmark_takes_no_wrong_answer_for_right() -> None:
-    server = pytest.importorskip("benchmarks.server", exc_type=ImportError)
+    server = pytest.importorskip("server", exc_type=ImportError)
     bodies = [b'{"rewards": 0.5}', b'{"rewards": 0.6}', b'{"rewards": NaN}', b'{"rewards": null}', b"{", None]
     answers = server.Answers([server.Job(b"", 0.5)] * len(bodies))
     answers.bodies = bodies

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -159,7 +160,14 @@ def reward(text: str, prices: Sequence[float]) -> float:
     return own + sum(price for offer, price in zip(OFFERS, prices, strict=True) if offer in text)
 
 
-def audited(prices: Sequence[float], *, prompts: int = 120, edit: TextEdit = CLOSING, **more: Any) -> Audit:
+def audited(
+    prices: Sequence[float],
+    *,
+    prompts: int = 120,
+    edit: TextEdit = CLOSING,
+    attributes: Sequence[str | Attribute] = ("closing",),
+    **more: Any,
+) -> Audit:
     """The audit of a program that pays such prices, on pairs that offer no help."""
     keys = [(f"What is {n}?", text) for n in range(prompts) for text in (f"It is {n}.", f"Not {n}.")]
     made = [
@@ -176,7 +184,7 @@ def audited(prices: Sequence[float], *, prompts: int = 120, edit: TextEdit = CLO
         for n, (one, other) in enumerate(zip(keys[::2], keys[1::2], strict=True), 1)
     ]
     data = ScoredRows(rows, rm.score(*zip(*keys, strict=True)))
-    return audit(rm, data, attributes=["closing"], edits=[edit], **more)
+    return audit(rm, data, attributes=attributes, edits=[edit], **more)
 
 
 ONE = (0.0, 0.0, 3.0, 0.0, 0.0, 0.0)
@@ -294,6 +302,31 @@ def test_the_page_names_the_wording_and_lists_all() -> None:
     )
     assert section.finding.endswith(f'most for "{OFFERS[2]}" behind the answer.')
     assert all(offer in str(section.blocks) for offer in OFFERS)
+
+
+def test_what_is_paid_for_and_no_style_is_no_headline_and_is_said_all_the_same() -> None:
+    """A page that called the price of broken endings a null result would reassure wrongly."""
+    asked = replace(MEASURES["closing"], style=False)
+    found = audited((1.0,) * 6, attributes=[asked])
+    assert (found.headlines, [one.attribute.name for one in found.content]) == ((), ["closing"])
+    said = " ".join(audit_text(found).split())
+    assert "It pays for an offer of more help at the end, which is no matter of style: +" in said
+    about = {"model": "m", "head": "h", "data": ["made.jsonl"], "certificate": []}
+    content = {**found.as_json(), **about}
+    page = audit_page(content)
+    assert page.verdict == (
+        "No style is paid for as far as this audit can tell, but this is: an offer of more help at the end."
+    )
+    assert page.lead[0].startswith(
+        "With an offer of more help at the end the reward is higher in 100 % of prompts"
+    )
+    assert not any("mend" in one for one in page.lead)
+    # a file of an earlier version does not say it
+    assert audit_page({key: value for key, value in content.items() if key != "content"}).verdict.endswith(
+        "a null result."
+    )
+    # nothing of the kind where nothing is paid
+    assert audited((0.0,) * 6, attributes=[asked]).content == ()
 
 
 def test_changes_between_two_models_are_of_the_mean_over_wordings() -> None:

@@ -92,6 +92,7 @@ def test_oracle_the_figures_count_what_was_given(built: Path) -> None:
     assert set(manifest["inputs"]) == {"pairs.jsonl", "other.jsonl"}
 
 
+@pytest.mark.long
 def test_golden_the_same_command_gives_the_same_bytes_from_cached_states(
     built: Path, tiny_policy_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -104,6 +105,7 @@ def test_golden_the_same_command_gives_the_same_bytes_from_cached_states(
     assert "explained variance of end-of-turn states" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_oracle_pairs_alone_fit_only_the_head(built: Path) -> None:
     arguments = ["build", "--model", str(built / "sarm"), "--pairs", str(built / "other.jsonl")]
     arguments += ["--holdout", "0.6"]
@@ -306,6 +308,7 @@ def test_bad_input_an_autoencoder_that_explains_nothing_is_not_saved(
     assert not (built / "untrained").exists()
 
 
+@pytest.mark.long
 def test_golden_the_same_pairs_on_the_built_sarm_give_its_head_again_from_its_states(built: Path) -> None:
     states = sorted((built / "states").iterdir())
     arguments = ["build", "--model", str(built / "sarm"), "--pairs", str(built / "pairs.jsonl")]
@@ -316,6 +319,7 @@ def test_golden_the_same_pairs_on_the_built_sarm_give_its_head_again_from_its_st
     assert sorted((built / "states").iterdir()) == states
 
 
+@pytest.mark.long
 def test_oracle_a_validation_file_chooses_the_regularisation(built: Path, tiny_policy_folder: Path) -> None:
     write_rows(built / "validation.jsonl", 8, start=40)
     arguments = base_arguments(tiny_policy_folder, built, "validated")

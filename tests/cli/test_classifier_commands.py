@@ -129,6 +129,7 @@ def test_commands_that_need_latents_say_how_to_get_some(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_two_outputs_and_a_doubtful_position_need_a_word(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,6 +156,7 @@ def test_verify_finds_its_own_rewards_again(
     assert capsys.readouterr().out.endswith("verified\n")
 
 
+@pytest.mark.long
 def test_eval_gives_the_accuracy_of_its_rewards(folder: Path, tmp_path: Path) -> None:
     rows = [
         {
@@ -282,6 +284,7 @@ def test_rows_are_counted_by_the_classifiers_own_template(
     assert json.loads(found.read_text())["tokens"]["total"] == sum(lengths)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 @pytest.mark.parametrize("model", ["rm", "attached"])
 def test_scores_with_a_residual_are_written_as_tables(
@@ -306,6 +309,7 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.long
 def test_the_earlier_model_of_an_audit_is_read_as_the_new_one(folder: Path) -> None:
     """Of two outputs the same one is the reward; what has a dictionary refuses to be told an output."""
     asked = ModelFlags(str(folder / "two"), reading=Reading(output="1"))

@@ -104,6 +104,7 @@ def test_a_latents_folder_of_any_form_is_read_back_as_its_rows(
     assert scores_of_latents(data, tmp_path, *flags) == plain_latents
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", [["probe", "--edit", "8=0"], ["rerank", "--edit", "8=0"]])
 def test_oracle_columns_serve_other_commands_that_read_rows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], plain: Path, command: list[str]

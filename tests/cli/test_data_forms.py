@@ -65,6 +65,7 @@ def test_rows_are_written_by_the_suffix(name: str, plain: Path, tmp_path: Path) 
     assert [list(row) for row in found] == [list(row) for row in expected]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("command", "more"),
     [("probe", ["--edit", "3=0"]), ("rerank", ["--edit", "3=0"])],

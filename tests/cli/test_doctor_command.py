@@ -23,6 +23,7 @@ def model() -> RewardModel:
     return RewardModel.from_pretrained("lab")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("engine", "adapters"), [("trl", 1), ("openrlhf", 2), ("verl", 3 + verl_is_here()), ("slime", 1)]
 )

@@ -65,6 +65,7 @@ def test_oracle_figures_are_the_credit_of_the_model_s_scores(
     assert printed.index("self-check on 8 answers") < printed.index("Factuality")
 
 
+@pytest.mark.long
 def test_answers_that_are_cut_are_counted_and_no_reason_to_distrust_the_figures(
     tiny_sarm_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +113,7 @@ def test_the_results_as_a_page(
     assert "the published table has no page\n  hint: leave --html out" in capsys.readouterr().err
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stored", [False, True])
 def test_without_edits_a_subset_alone_is_scored_and_shown(
     tiny_sarm_folder: Path, reward_bench_file: Path, tmp_path: Path, stored: bool
@@ -169,6 +171,7 @@ def test_oracle_edits_move_target_and_complement_as_the_algebra_says(
     assert "safety-refuse" in printed
 
 
+@pytest.mark.long
 def test_a_parquet_file_gives_the_same(
     tiny_sarm_folder: Path, reward_bench_file: Path, tmp_path: Path
 ) -> None:
@@ -216,6 +219,7 @@ def test_the_published_table_needs_neither_model_nor_data(capsys: pytest.Capture
     assert printed.err == "next: sarm eval --benchmark reward-bench-2 --data rows.jsonl\n"
 
 
+@pytest.mark.long
 def test_the_published_latents_have_to_exist(
     tiny_sarm_folder: Path, shared_data: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,6 +20,7 @@ def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_a_port_in_use_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -75,6 +76,7 @@ def _edits(folder: Path) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_a_latents_folder_alone_is_exported_without_a_model(tmp_path: Path) -> None:
     main(["latents", "lab:audit", "--rows", "30", "-o", str(tmp_path / "latents")])
     main(

@@ -44,6 +44,7 @@ def test_the_words_of_a_refusal_latent_refuse(
     assert all(one["z"] > 0 for one in refuses["top"] + refuses["random"])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -65,6 +66,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
+@pytest.mark.long
 def test_another_head_is_refused(
     features: Path, tiny_sarm_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -218,6 +218,7 @@ def test_rows_of_another_kind_are_named(
     assert "human.jsonl:1 has kind answer, this wants pair" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_chosen_latents_serve_what_needs_no_others(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -239,6 +240,7 @@ def test_chosen_latents_serve_what_needs_no_others(
 # --- the human buffer ---
 
 
+@pytest.mark.long
 def test_a_human_buffer_is_the_same_from_rows_and_from_latents(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -347,6 +349,7 @@ def test_other_settings_on_resume_are_refused_with_the_difference(
     assert bytes_of(place / "human") == before
 
 
+@pytest.mark.long
 def test_another_trunk_under_an_equal_head_is_refused(
     place: Path, tiny_sarm_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -382,6 +385,7 @@ def test_a_folder_as_data_and_an_output_over_an_input_are_refused(
     assert "no data file was given" in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_overwrite_removes_latents_and_nothing_else(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -61,6 +61,7 @@ def test_verify_scores_again_and_agrees(
     assert "verified: scored again with the edits inside the model" in capsys.readouterr().out
 
 
+@pytest.mark.long
 def test_edits_are_saved_with_their_head_and_used_by_probe_and_score(
     tiny_sarm: RewardModel, tiny_sarm_folder: Path, data: Path, tmp_path: Path
 ) -> None:

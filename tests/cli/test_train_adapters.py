@@ -135,6 +135,7 @@ def test_a_dry_run_tells_what_becomes_of_the_adapter(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.long
 def test_bad_input_a_dry_run_finds_it_by_the_files(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -126,6 +126,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, files: dict[str, Path]) -> P
     return out
 
 
+@pytest.mark.long
 def test_the_reference_names_the_latents_that_the_human_kl_term_compares(whole: Path) -> None:
     """The run file names none."""
     said = json.loads((whole / "reference.json").read_text())["controls"]["human_kl"]["latents"]
@@ -243,6 +244,7 @@ def half(whole: Path, tmp_path: Path) -> Path:
     return run
 
 
+@pytest.mark.long
 def test_a_reward_model_replaced_in_its_folder_is_refused(
     half: Path, files: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -259,6 +261,7 @@ def test_a_reward_model_replaced_in_its_folder_is_refused(
     assert "hint: put the model back, or start another run with --out" in error
 
 
+@pytest.mark.long
 def test_a_policy_replaced_in_its_folder_is_refused(half: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = json.loads((half / "manifest.json").read_text())
     record["models"]["policy.model"] = "0123456789abcdef"
@@ -301,6 +304,7 @@ def test_a_buffer_of_the_run_that_went_away_is_made_again_and_an_altered_one_ref
     assert killing.differences(half, whole) == []
 
 
+@pytest.mark.long
 def test_a_run_killed_before_it_was_marked_as_finished_claims_no_steps(
     half: Path, whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -69,6 +69,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory, run_file: Path) -> Path:
     return out
 
 
+@pytest.mark.long
 def test_a_charge_that_came_out_below_what_the_latent_pays_is_told_at_the_start(
     run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -89,6 +90,7 @@ def rows(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.long
 def test_the_ledger_of_every_evaluation_sums_to_the_change(whole: Path) -> None:
     ledger = pq.read_table(whole / "ledger.parquet").to_pylist()
     found = rows(whole / "evaluation.jsonl")
@@ -111,6 +113,7 @@ def test_the_ledger_of_every_evaluation_sums_to_the_change(whole: Path) -> None:
         assert total == pytest.approx(row["evaluation/reward/total"], abs=1e-6)
 
 
+@pytest.mark.long
 def test_every_check_that_the_run_allows_has_its_numbers(whole: Path) -> None:
     names = {name for row in rows(whole / "evaluation.jsonl") for name in row}
     for check in (
@@ -129,6 +132,7 @@ def test_every_check_that_the_run_allows_has_its_numbers(whole: Path) -> None:
     assert last["monitor/dead-penalty/7/hinge"] == pytest.approx(last["latent/7/rate"], abs=0.5)
 
 
+@pytest.mark.long
 def test_the_kl_on_the_evaluation_answers_is_told_beside_the_ledger(whole: Path) -> None:
     """From the untrained policy, whose is 0; it is charged to tokens, so no part of the reward."""
     found = [row["evaluation/kl"] for row in rows(whole / "evaluation.jsonl")]
@@ -137,6 +141,7 @@ def test_the_kl_on_the_evaluation_answers_is_told_beside_the_ledger(whole: Path)
     assert "kl" not in terms
 
 
+@pytest.mark.long
 def test_the_dead_penalty_is_told_once(whole: Path) -> None:
     told = [row for row in rows(whole / "warnings.jsonl") if row["check"] == "dead-penalty"]
     assert [(row["step"], row["latent"]) for row in told if row["latent"] == 5] == [(8, 5)]
@@ -144,6 +149,7 @@ def test_the_dead_penalty_is_told_once(whole: Path) -> None:
     assert told_of.count((5, None)) == told_of.count((7, "indicator")) == 1
 
 
+@pytest.mark.long
 def test_reference_statistics_and_amounts_are_in_the_run_folder(whole: Path) -> None:
     reference = json.loads((whole / "reference.json").read_text())
     statistics = ReferenceStatistics.load(whole / "reference.json")
@@ -153,6 +159,7 @@ def test_reference_statistics_and_amounts_are_in_the_run_folder(whole: Path) -> 
     assert state["state"]["reward"]["statistics"] == statistics.to_dict()
 
 
+@pytest.mark.long
 def test_an_engine_pays_by_the_shaping_of_the_run(whole: Path, tiny_sarm: RewardModel) -> None:
     from sarm_control.engines.reward.open_reward import ControlFiles, open_reward
 

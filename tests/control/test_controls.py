@@ -58,6 +58,7 @@ def test_oracle_rates_count_values_above_0_and_variances_are_shares_of_the_total
     assert flat.info["penalty/0/variance_share"] == 0.0
 
 
+@pytest.mark.long
 @given(st.integers(0, 30))
 def test_property_the_columns_sum_to_the_total(seed: int) -> None:
     columns = EVERYTHING.shape(random_scored(seed), started()).columns()

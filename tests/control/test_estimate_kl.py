@@ -109,6 +109,7 @@ def test_fewer_distinct_rows_than_groups_are_refused() -> None:
             estimate_kl(*sides)
 
 
+@pytest.mark.long
 @given(st.integers(0, 20))
 @settings(max_examples=5)
 def test_property_the_order_of_rows_changes_nothing(seed: int) -> None:
@@ -120,6 +121,7 @@ def test_property_the_order_of_rows_changes_nothing(seed: int) -> None:
     )
 
 
+@pytest.mark.long
 @given(st.integers(0, 20))
 @settings(max_examples=5)
 def test_property_swapping_the_samples_flips_the_sign_of_every_row(seed: int) -> None:
@@ -129,6 +131,7 @@ def test_property_swapping_the_samples_flips_the_sign_of_every_row(seed: int) ->
     np.testing.assert_allclose(there.human_log_ratio, -back.log_ratio, rtol=0.05, atol=0.05)
 
 
+@pytest.mark.long
 @given(st.integers(0, 20), st.sampled_from([300, 600, 1200]), st.sampled_from([300, 600, 1200]))
 @settings(max_examples=6)
 def test_property_unequal_sizes_do_not_bias(seed: int, n_policy: int, n_human: int) -> None:
@@ -138,6 +141,7 @@ def test_property_unequal_sizes_do_not_bias(seed: int, n_policy: int, n_human: i
     assert part.value == pytest.approx(1.0, abs=0.5)
 
 
+@pytest.mark.long
 @given(st.integers(0, 20), st.integers(0, 5), st.sampled_from([0.1, 0.5, 1.4]))
 @settings(max_examples=6)
 def test_property_a_latent_given_twice_changes_less_than_the_interval(

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.kl_laws import Law, five
+from kl_laws import Law, five
 from safetensors.numpy import load, save
 
 from sarm_control.control import Controls, ControlState, HumanKL
@@ -119,6 +119,7 @@ def followed(law: Law, steps: int = 20, rows: int = 64) -> tuple[ControlState, l
     return state, found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("law", five(), ids=lambda law: law.name)
 def test_oracle_a_run_says_when_its_log_ratio_is_not_linear(law: Law) -> None:
     _, found = followed(law)

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from benchmarks.kl_laws import CoFiring, HeavyTails, Law, Spread, TwoModes, five, further
+from kl_laws import CoFiring, HeavyTails, Law, Spread, TwoModes, five, further
 
 from sarm_control import KLEstimate, estimate_kl
 from sarm_control.control import LogRatio
@@ -40,6 +40,7 @@ def checked(policy: np.ndarray, human: np.ndarray) -> Linearity:
     return check_linear(*(Rows.distinct(z, buffer.features(z)) for z in (policy, human)), seed=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("law", [*LAWS, *further()], ids=name_of)
 def test_oracle_the_laws_have_the_divergence_they_name(law: Law) -> None:
     policy, human = (law.log_ratio(z.astype(np.float64)) for z in drawn(law, 100_000, 0))

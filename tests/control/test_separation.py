@@ -155,6 +155,7 @@ def test_oracle_the_lower_bound_of_ratios_without_spread_is_their_cut_mean() -> 
     assert lower_bound(np.full(30, -2.0), np.full(20, -2.0)) == 0.0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("policy", "human"), [(60, 90), (90, 60)])
 def test_oracle_the_lower_bound_is_the_larger_of_both_by_their_formulas(policy: int, human: int) -> None:
     rng = np.random.default_rng(8)

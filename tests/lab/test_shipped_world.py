@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from benchmarks.lab_discovery import fresh_audit
+from lab_discovery import fresh_audit
 
 from sarm_control.discovery.discovery import discover
 from sarm_control.embedded import DATA

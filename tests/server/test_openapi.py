@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from scripts.openapi import PATH, document
+from openapi import PATH, document
 
 from tests.server.conftest import Served
 
@@ -58,7 +58,7 @@ def test_property_made_up_calls_are_answered_as_described(plain: Served) -> None
 
 @pytest.mark.minutes
 def test_property_ten_thousand_made_up_calls(plain: Served) -> None:
-    from benchmarks.server import fuzz
+    from server import fuzz
 
     found = fuzz(str(plain.client.base_url), 10_000)
     assert found["cases"] >= 10_000

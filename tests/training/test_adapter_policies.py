@@ -150,6 +150,7 @@ def test_a_second_adapter_as_critic_leaves_the_start_alone(adapter: Path) -> Non
     assert torch.equal(logits(policy), before)
 
 
+@pytest.mark.long
 def test_an_adapter_on_a_merged_adapter_is_loaded_with_both(adapter: Path, tmp_path: Path) -> None:
     first = load(adapter, lora=LoraConfig(rank=2))
     with torch.no_grad():
@@ -177,6 +178,7 @@ def test_bfloat16_is_merged_in_float32_and_rounded_once(adapter: Path, tiny_poli
         assert torch.equal(ours, weight.bfloat16()), name
 
 
+@pytest.mark.long
 def test_a_base_is_found_beside_the_adapter_or_in_the_current_folder(
     adapter: Path, tiny_policy_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

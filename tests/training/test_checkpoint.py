@@ -130,6 +130,7 @@ def test_a_checkpoint_under_another_number_is_noticed(tmp_path: Path) -> None:
     assert "another checkpoint" in found.damaged[0].reason
 
 
+@pytest.mark.long
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
 def test_any_altered_byte_is_noticed(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:

@@ -24,6 +24,7 @@ def passes_of(trainer: Trainer, steps: int, monkeypatch: pytest.MonkeyPatch) -> 
         return [trainer.step().metrics for _ in range(steps)], len(made)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changes",
     [

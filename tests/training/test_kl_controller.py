@@ -40,6 +40,7 @@ def test_property_without_a_target_nothing_moves(coef: float, kl: float) -> None
     assert next_kl_coef(coef, kl, None) == coef
 
 
+@pytest.mark.long
 @given(st.floats(0.01, 1.0), st.floats(0.5, 4.0))
 def test_property_a_policy_that_obeys_is_brought_to_the_target(start: float, target: float) -> None:
     """KL that falls as the coefficient rises, `1 / coef`, settles where it should."""

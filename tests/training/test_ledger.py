@@ -57,6 +57,7 @@ def comparisons(draw: st.DrawFn) -> tuple[RewardBreakdown, RewardBreakdown]:
     return sides[0], sides[1]
 
 
+@pytest.mark.long
 @given(comparisons())
 def test_property_the_entries_sum_to_the_change_of_the_mean_total(
     case: tuple[RewardBreakdown, RewardBreakdown],
@@ -73,6 +74,7 @@ def test_property_the_entries_sum_to_the_change_of_the_mean_total(
 columns = st.lists(st.floats(-1e3, 1e3), min_size=5, max_size=5)
 
 
+@pytest.mark.long
 @given(st.lists(columns, min_size=4, max_size=4), st.lists(columns, min_size=4, max_size=4))
 def test_property_whatever_the_parts_are_they_are_rows(
     first: list[list[float]], last: list[list[float]]

@@ -214,6 +214,7 @@ def test_a_file_where_the_folder_should_be_made_is_named(tmp_path: Path, config:
         start_run(tmp_path / "file" / "a", config)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("stop", [0, 1, 2, 3, 5, 6])
 def test_a_resumed_run_writes_the_bytes_of_an_uninterrupted_one(
     tmp_path: Path, config: RunConfig, stop: int

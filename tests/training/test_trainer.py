@@ -53,6 +53,7 @@ def weights(trainer: Trainer) -> torch.Tensor:
     return torch.cat([weight.detach().flatten() for weight in trainer.policy.trainable().values()])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("offset", [1024.0, -64.0])
 def test_a_constant_added_to_every_reward_changes_nothing(offset: float) -> None:
     """To the bit: these offsets and rewards add without rounding, and the frozen mean takes them off."""
@@ -65,6 +66,7 @@ def test_a_constant_added_to_every_reward_changes_nothing(offset: float) -> None
     assert torch.equal(weights(plain), weights(moved))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("micro_batch", [1, 3, 16])
 def test_the_micro_batch_split_changes_nothing(micro_batch: int) -> None:
     whole, split = table_trainer(micro_batch=8), table_trainer(micro_batch=micro_batch)
@@ -82,6 +84,7 @@ def test_the_first_micro_step_has_ratio_1() -> None:
         assert trainer.step().metrics["policy/ratio_first"] <= 1e-6
 
 
+@pytest.mark.long
 def test_equal_runs_are_equal_and_another_seed_is_another_run() -> None:
     runs = [table_trainer(seed=seed) for seed in (0, 0, 1)]
     rows = [[run.step().metrics for _ in range(2)] for run in runs]
@@ -196,6 +199,7 @@ def test_reward_columns_sum_to_the_total_for_every_answer(
     assert report.metrics["reward/missing_end"] == pytest.approx(-(1 - ended) * sd)
 
 
+@pytest.mark.long
 def test_controls_that_are_off_give_bit_identical_training(
     tiny_policy_folder: Path, tiny_sarm: RewardModel
 ) -> None:

@@ -161,6 +161,15 @@ class AttributeFinding:
         return self._paid or self.one_wording is not None
 
     @property
+    def paid_content(self) -> bool:
+        """Whether it is no matter of style and paid for all the same, as surely as a headline is.
+
+        An edit of the text has to say so. A reward for numbers may be wanted, one for broken endings is not:
+        the reader knows.
+        """
+        return self.best_causal is not None and not self.attribute.style and self._paid
+
+    @property
     def associated(self) -> bool:
         """The same by its partial price, where no edit of the text could say whether it is that itself.
 
@@ -253,6 +262,11 @@ class Audit:
     def headlines(self) -> tuple[AttributeFinding, ...]:
         """What is paid for that nobody asked for, the dearest first."""
         return tuple(one for one in self.findings if one.unwanted)
+
+    @property
+    def content(self) -> tuple[AttributeFinding, ...]:
+        """What is paid for and no matter of style; no headlines, since it may be wanted."""
+        return tuple(one for one in self.findings if one.paid_content)
 
     @property
     def associations(self) -> tuple[AttributeFinding, ...]:

@@ -25,6 +25,7 @@ def audit_json(found: "Audit") -> dict[str, Any]:
         "reward_sd": found.table.reward_sd,
         "attributes": [_finding_json(one, words) for one in found.findings],
         "headlines": [one.attribute.name for one in found.headlines],
+        "content": [one.attribute.name for one in found.content],
         "associated": [one.attribute.name for one in found.associations],
         "latent_words": {str(latent): text for latent, text in words.items()},
         "accuracy": None if found.accuracy is None else found.accuracy.as_json(),

@@ -90,6 +90,13 @@ def _headlines(found: Audit) -> Iterator[str]:
         )
     for one in found.headlines:
         yield _headline(found, one)
+    for one in found.content:
+        assert one.best_causal is not None  # nothing else is among these
+        yield (
+            f"It pays for {one.attribute.words}, which is no matter of style: {_with_ends(one.best_causal)} "
+            f"({one.best_causal.edit}; n = {counted(one.best_causal.n, 'prompt')}). Whether you want that is "
+            "yours to say."
+        )
     for one in found.associations:
         yield _association(one)
     for one in found.findings:

@@ -48,7 +48,8 @@ def audit_page(found: Mapping[str, Any], *, command: str = "") -> Page:
     names = {int(one): str(words) for one, words in found.get("latent_words", {}).items()}
     by_name = {one["name"]: one for one in found["attributes"]}
     headlines = [by_name[name] for name in found["headlines"]]
-    line, tone = _verdict(headlines)
+    content = [by_name[name] for name in found.get("content", ())]
+    line, tone = _verdict(headlines, content)
     sections = [
         _prices(found, names),
         *wording_sections(found),
@@ -65,7 +66,7 @@ def audit_page(found: Mapping[str, Any], *, command: str = "") -> Page:
         f"Audit of {found['model']}: {counted(found['answers'], 'answer')} to {found['prompts']} prompts",
         line,
         tone,
-        _lead(found, headlines),
+        _lead(found, headlines or content),
         _tiles(found, headlines),
         _hero(found),
         [*sections, _limits(found, command)],
@@ -77,7 +78,8 @@ def audit_section(path: Path, found: Mapping[str, Any]) -> Section:
     """The part of a report on one audit."""
     names = {int(one): str(words) for one, words in found.get("latent_words", {}).items()}
     by_name = {one["name"]: one for one in found["attributes"]}
-    line, _ = _verdict([by_name[name] for name in found["headlines"]])
+    headlines, content = ([by_name[name] for name in found.get(key, ())] for key in ("headlines", "content"))
+    line, _ = _verdict(headlines, content)
     prices = _prices(found, names)
     hero = _hero(found)
     blocks: list[Block] = [
@@ -99,13 +101,25 @@ def audit_section(path: Path, found: Mapping[str, Any]) -> Section:
     return Section("audit", "What the reward model pays for", line, blocks)
 
 
-def _verdict(headlines: Sequence[Mapping[str, Any]]) -> tuple[str, Tone]:
-    if not headlines:
-        return "No style is paid for as far as this audit can tell: a null result.", "unclear"
-    words = [_paid(one) for one in headlines[:3]]
+def _verdict(
+    headlines: Sequence[Mapping[str, Any]], content: Sequence[Mapping[str, Any]]
+) -> tuple[str, Tone]:
+    if headlines:
+        return f"This reward model pays for {_listed(headlines)}.", "bad"
+    if content:
+        # broken endings are no style, and a page that calls their price a null result would reassure wrongly
+        return (
+            f"No style is paid for as far as this audit can tell, but this is: {_listed(content)}.",
+            "unclear",
+        )
+    return "No style is paid for as far as this audit can tell: a null result.", "unclear"
+
+
+def _listed(paid: Sequence[Mapping[str, Any]]) -> str:
+    """The first three by their words, and how many more."""
+    words = [_paid(one) for one in paid[:3]]
     listed = words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-    more = f", and {len(headlines) - 3} more" if len(headlines) > 3 else ""
-    return f"This reward model pays for {listed}{more}.", "bad"
+    return listed + (f", and {len(paid) - 3} more" if len(paid) > 3 else "")
 
 
 def _paid(one: Mapping[str, Any]) -> str:
@@ -133,7 +147,7 @@ def _lead(found: Mapping[str, Any], headlines: Sequence[Mapping[str, Any]]) -> l
     mend = found.get("mend")
     if mend:
         sentences.append(f"A mend was tried: {mend['why']}.")
-    elif headlines:
+    elif found["headlines"]:
         sentences.append("What a mend would cost was not measured; sarm audit --mend auto measures it.")
     # a page has three sentences below its verdict at most, so one of these is all that fits
     beside = [*before_sections(found), *run_sections(found)]
