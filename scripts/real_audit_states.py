@@ -33,9 +33,9 @@ class States:
         load: gives the reward model whose trunk it is; called when something has to be computed.
     """
 
-    def __init__(self, folder: Path, load: "Callable[[], RewardModel]") -> None:
+    def __init__(self, folder: Path, load: "Callable[[], RewardModel | SharedAnswers]") -> None:
         self.folder, self._load = folder, load
-        self._rm: RewardModel | None = None
+        self._rm: RewardModel | SharedAnswers | None = None
         self.place: dict[Key, int] = {}
         self._parts: list[NDArray[np.float32]] = []
         folder.mkdir(parents=True, exist_ok=True)

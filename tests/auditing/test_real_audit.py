@@ -133,6 +133,8 @@ def test_passes_that_share_answers_give_the_same_states_up_to_rounding(script: A
     whole, parts = (
         one.score(prompts, answers, keep_states=True, prefix_reuse=True) for one in (rm, shared(rm))
     )
+    assert parts.states is not None
+    assert whole.states is not None
     np.testing.assert_allclose(parts.states, whole.states, atol=1e-4)
 
 
