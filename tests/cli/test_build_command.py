@@ -118,6 +118,7 @@ def test_oracle_pairs_alone_fit_only_the_head(built: Path) -> None:
         np.testing.assert_array_equal(before.numpy(), after.numpy(), err_msg=name)
 
 
+@pytest.mark.long
 def test_metamorphic_without_pairs_every_reward_is_zero(built: Path, tiny_policy_folder: Path) -> None:
     arguments = base_arguments(tiny_policy_folder, built, "no-head")
     cut = arguments.index("--pairs")

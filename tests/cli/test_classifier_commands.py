@@ -144,6 +144,7 @@ def test_two_outputs_and_a_doubtful_position_need_a_word(
     assert main([*parted, "--pooling", "last_not_pad"]) == 0
 
 
+@pytest.mark.long
 def test_verify_finds_its_own_rewards_again(
     folder: Path, rewards: np.ndarray[Any, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,6 +225,7 @@ def next_words(said: str) -> list[str]:
     return shlex.split(last)[2:]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", ["score PAIRS -o OUT", "verify RECORDED", "doctor reward --engine trl"])
 @pytest.mark.parametrize("reading", [[], ["--output", "difference", "--pooling", "last_token"]])
 def test_what_comes_next_needs_no_latents_and_reads_the_model_alike(

@@ -69,6 +69,7 @@ def plain_scores(plain: Path) -> list[Any]:
     return [(row["chosen_scores"], row["rejected_scores"]) for row in read(out)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", WAYS)
 def test_oracle_every_form_has_the_scores_of_the_plain_file_to_the_bit(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], plain_scores: list[Any], way: str
@@ -95,6 +96,7 @@ def plain_latents(tmp_path_factory: pytest.TempPathFactory, plain: Path) -> list
     return scores_of_latents(plain, tmp_path_factory.mktemp("folder"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("way", WAYS)
 def test_a_latents_folder_of_any_form_is_read_back_as_its_rows(
     tmp_path: Path, plain_latents: list[Any], way: str

@@ -53,6 +53,7 @@ def test_oracle_sarm_score_gives_the_bytes_of_json_lines(name: str, plain: Path,
     assert list(inputs) == [name]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["s.parquet", "s.csv", "s.tsv.gz", "s.jsonl.zst"])
 def test_rows_are_written_by_the_suffix(name: str, plain: Path, tmp_path: Path) -> None:
     FORMS["a.jsonl"](tmp_path / "a.jsonl", ROWS)
@@ -115,6 +116,7 @@ def test_oracle_a_latents_folder_of_standard_input_by_two_processes(
     assert one.scored.rewards.tobytes() == two.scored.rewards.tobytes()
 
 
+@pytest.mark.long
 def test_the_first_rows_alone(tmp_path: Path) -> None:
     FORMS["c.json"](tmp_path / "a.json", ROWS)
     assert main(["score", str(tmp_path / "a.json"), "--rows", "2", "-o", str(tmp_path / "s.jsonl")]) == 0

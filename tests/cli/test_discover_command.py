@@ -49,6 +49,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_sarm_folder: Path, pairs:
     return folder
 
 
+@pytest.mark.long
 def test_the_folder_holds_the_effects_the_features_and_a_manifest(
     run: Path, tiny_sarm: RewardModel, pairs: Path
 ) -> None:
@@ -76,6 +77,7 @@ def test_a_margin_clearly_off_zero_is_not_warned_of(
     assert "may be 0" not in capsys.readouterr().err
 
 
+@pytest.mark.long
 def test_effects_equal_rescored_rewards_of_an_edit(run: Path, tiny_sarm: RewardModel, pairs: Path) -> None:
     """Oracle: removing a latent moves the mean margin of the confirmation prompts by minus its effect."""
     harm = select(f"{run / 'found' / 'features.json'}#harms[0]", tiny_sarm.fingerprint)[0]

@@ -46,6 +46,7 @@ def test_the_lab_is_well(
     assert ("not examined: verl is not installed here" in shown) == missing
 
 
+@pytest.mark.long
 def test_controls_that_learn_learn_in_a_step_alone(model: RewardModel) -> None:
     found = examine_trl(learning_reward(model))
     points = {point.name: point for point in found.points}

@@ -119,6 +119,7 @@ EARLY = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", EARLY)
 def test_bad_input_is_told_before_a_model_is_loaded(
     words: str, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -135,6 +136,7 @@ def test_rows_that_an_earlier_reward_model_refuses_are_told_before_the_audit(
     assert "or of strict refuses them" in said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("words", [words for words in EARLY if words.startswith(("build", "discover"))])
 def test_bad_input_a_dry_run_tells_it_too(
     words: str, place: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

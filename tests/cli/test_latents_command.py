@@ -181,6 +181,7 @@ def test_score_needs_no_model(place: Path, tmp_path: Path, monkeypatch: pytest.M
     assert json.loads((tmp_path / "json").read_text())["model"] == "lab"
 
 
+@pytest.mark.long
 def test_discover_needs_no_model(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RewardModel, "from_pretrained", None)
     flags = ["--min-prompts", "2", "--json", str(tmp_path / "found.json")]

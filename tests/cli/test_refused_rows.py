@@ -56,6 +56,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", COMMANDS)
 def test_refused_rows_are_set_aside_with_their_reason(
     command: str, strict: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -128,6 +128,7 @@ def test_edit_of_a_latent_to_its_own_value_is_the_identity(
     assert all(one["edited_reward"] == one["reward"] for one in answers(rows))
 
 
+@pytest.mark.long
 def test_sarm_s_steering_file_is_read(tiny_sarm_folder: Path, data: Path, tmp_path: Path) -> None:
     steering = tmp_path / "steering.json"
     steering.write_text('{"5": ["*", 2], "7": ["+", 1]}')
@@ -136,6 +137,7 @@ def test_sarm_s_steering_file_is_read(tiny_sarm_folder: Path, data: Path, tmp_pa
     assert from_file == from_flags
 
 
+@pytest.mark.long
 def test_order_and_batching_change_no_reward(tiny_sarm_folder: Path, data: Path, tmp_path: Path) -> None:
     rows = score(tiny_sarm_folder, data, tmp_path / "a.jsonl", "--batch-tokens", "1")
     write(data, ROWS[::-1])

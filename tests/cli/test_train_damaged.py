@@ -67,6 +67,7 @@ def cut_short(run: Path) -> None:
         file.write_bytes(file.read_bytes()[:-4])
 
 
+@pytest.mark.long
 def test_a_damaged_run_that_is_then_refused_is_still_there(
     run: Path, whole: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
