@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from machine import Watch, machine
+from machine import Watch, machine, peak_while
 from transformers import LlamaConfig, LlamaModel
 
 from sarm_control.conversation import ChatTemplate, Encoded
@@ -101,14 +101,6 @@ def peak_of(arguments: argparse.Namespace, which: str) -> int:
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
-def peak_while_scoring(model: RewardModel, rows: list[Encoded]) -> int:
-    """Peak resident bytes while scoring; making the model does not count."""
-    Path("/proc/self/clear_refs").write_text("5")
-    model.score_encoded(rows)
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
-
-
 def compare(bare: RewardModel, attached: RewardModel, rows: list[Encoded], rounds: int) -> list[list[float]]:
     """Seconds of each in each round, the two in turn, every other round the other first; one uncounted round.
 
@@ -144,12 +136,12 @@ def main() -> None:
     rows = make_rows(arguments.rows, arguments.tokens)
     bare = bare_model(arguments.layers, arguments.width)
     if arguments.only == "bare":
-        print(peak_while_scoring(bare, rows))
+        print(peak_while(lambda: bare.score_encoded(rows)))
         return
     with tempfile.TemporaryDirectory() as folder:
         attached = with_dictionary(bare, arguments, Path(folder))
         if arguments.only == "attached":
-            print(peak_while_scoring(attached, rows))
+            print(peak_while(lambda: attached.score_encoded(rows)))
             return
         watch = Watch()
         seconds = compare(bare, attached, rows, arguments.rounds)

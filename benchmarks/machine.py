@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import time
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,14 @@ from sarm_control.study.provenance import processor
 BUSY = 0.25
 """Cores that other programs may keep busy beside a timing that is called quiet."""
 _COUNTERS = Path("/proc/stat")
+
+
+def peak_while(call: Callable[[], object]) -> int:
+    """Peak resident bytes while `call` runs; building the model before it does not count (Linux)."""
+    Path("/proc/self/clear_refs").write_text("5")
+    call()
+    status = Path("/proc/self/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
 
 
 class Watch:

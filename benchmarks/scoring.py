@@ -24,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from machine import Watch, machine
+from machine import Watch, machine, peak_while
 from transformers import LlamaConfig, LlamaModel
 
 from sarm_control.reward_model.autoencoder import Autoencoder
@@ -108,14 +108,6 @@ def peak_memory(arguments: argparse.Namespace, way: str) -> int:
         str(arguments.layers),
     ]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-
-
-def peak_while(call: Callable[[], object]) -> int:
-    """Peak resident bytes while `call` runs; building the model before it does not count (Linux)."""
-    Path("/proc/self/clear_refs").write_text("5")
-    call()
-    status = Path("/proc/self/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) * 1024
 
 
 def report(

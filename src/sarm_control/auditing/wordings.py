@@ -124,17 +124,16 @@ def differ_p(values: Floats) -> float:
     wording was drawn, so the ranks are exchangeable where wordings are worth the same, also where they stand
     behind different answers. NaN for one column alone; 1 where all values of each set are equal.
     """
-    from scipy.special import chdtrc
-    from scipy.stats import rankdata
+    from scipy.stats import binomtest, friedmanchisquare
 
-    count, columns = values.shape
-    if columns < 2:
+    if values.shape[1] < 2:
         return float("nan")
-    ranks = rankdata(values, axis=1)
-    middle = (columns + 1) / 2
-    spread = float(((ranks - middle) ** 2).sum())
-    if spread == 0.0:
+    if (values == values[:, :1]).all():
         return 1.0
-    # of the sums of ranks about their mean; spread is count * columns * (columns^2 - 1) / 12 without ties
-    between = float(((ranks.sum(axis=0) - count * middle) ** 2).sum())
-    return float(chdtrc(columns - 1, (columns - 1) * between / spread))
+    if values.shape[1] == 2:
+        # scipy takes three columns or more: of two Friedman's test is the sign test, which is exact
+        higher, lower = (
+            int(side.sum()) for side in (values[:, 0] > values[:, 1], values[:, 0] < values[:, 1])
+        )
+        return float(binomtest(higher, higher + lower).pvalue)
+    return float(friedmanchisquare(*values.T).pvalue)

@@ -84,11 +84,7 @@ def probed_pass(shape: RewardShape, rows: int, tokens: int, device: str, seconds
 
     found = at_depth([shape.layers], of_trunk, times=_TIMES)["pass"]
     if shape.latents:
-        with torch.device(device), torch.no_grad():
-            dictionary = Autoencoder(
-                shape.width, shape.latents, max(shape.k, 1), use_topk=shape.k > 0
-            ).requires_grad_(False)
-            states = torch.randn(rows, shape.width)
+        dictionary, states = _dictionary(shape, device), torch.randn(rows, shape.width, device=device)
         found += least(lambda: dictionary.encode(states), seconds / 3)
     return max(found, 0.0)
 
@@ -112,12 +108,7 @@ def probed_pass_memory(
     trunk = trunk_skeleton(shape, min(2, shape.layers))
     _fill(trunk, device)
     inputs = [(torch.zeros(rows, tokens, dtype=torch.long), rows, tokens) for rows, tokens in passes]
-    dictionary = None
-    if shape.latents:
-        with torch.no_grad():
-            dictionary = Autoencoder(
-                shape.width, shape.latents, max(shape.k, 1), use_topk=shape.k > 0
-            ).requires_grad_(False)
+    dictionary = _dictionary(shape, device) if shape.latents else None
 
     def score() -> None:
         for ids, rows, tokens in inputs:
@@ -129,6 +120,13 @@ def probed_pass_memory(
             dictionary.encode(torch.randn(rows, shape.width))
 
     return growth(score), growth(encode) if dictionary is not None else 0
+
+
+def _dictionary(shape: RewardShape, device: str) -> Autoencoder:
+    """An autoencoder of the shape's size with random weights."""
+    with torch.device(device):
+        made = Autoencoder(shape.width, shape.latents, max(shape.k, 1), use_topk=shape.k > 0)
+    return made.requires_grad_(False)
 
 
 def probed_dictionary_step(width: int, latents: int, k: int, batch: int, device: str) -> float:
