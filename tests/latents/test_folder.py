@@ -81,6 +81,29 @@ def test_a_folder_is_written_and_read_without_pandas(whole: Path, tmp_path: Path
     assert bytes_of(target) == bytes_of(whole)
 
 
+WITHOUT_THREADS = """
+import os, pathlib, sys
+import pyarrow.parquet
+from sarm_control.latents.shard import Head, decode_answers
+from tests.latents.folders import make_rows, make_scores
+
+head = make_scores(make_rows(10)).head
+data = pathlib.Path(sys.argv[1]).read_bytes()
+before = len(os.listdir("/proc/self/task"))
+assert len(decode_answers(data, Head(head, "")))
+assert len(os.listdir("/proc/self/task")) == before
+"""
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs the list of threads that Linux gives")
+def test_reading_scores_starts_no_thread_that_outlives_it(whole: Path) -> None:
+    """Arrow's threads held the bytes, and two of a hundred processes ended by SIGABRT."""
+    root = Path(__file__).resolve().parents[2]
+    path = whole / "answers-00000.parquet"
+    subprocess.run([sys.executable, "-c", WITHOUT_THREADS, str(path)], cwd=root, check=True)
+
+
 def test_rows_and_scores_come_back_to_the_bit(found: ScoredRows, whole: Path) -> None:
     back = read_latents(whole)
     assert back.rows == found.rows

@@ -290,7 +290,10 @@ def _table(data: bytes) -> "pyarrow.Table":
     import pyarrow
     from pyarrow import parquet
 
-    return parquet.read_table(pyarrow.BufferReader(data))
+    # In this thread alone. Arrow's own threads would hold `data`, a Python object, for a moment longer than
+    # the read takes; if Python ends within it, they abort the process (exit code 134) after all its work.
+    with parquet.ParquetFile(pyarrow.BufferReader(data), pre_buffer=False) as file:
+        return file.read(use_threads=False)
 
 
 def _numpy(column: "pyarrow.ChunkedArray", dtype: Any) -> NDArray[Any]:
