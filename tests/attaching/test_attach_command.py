@@ -74,7 +74,7 @@ def test_oracle_the_report_is_of_the_saved_dictionary(work: Path) -> None:
     assert (other["answers"], other["prompts"]) == (len(texts), len(rows)) == (56, 14)
     assert found["texts"]["held_out_prompts"] == 9
     assert found["texts"]["other_states"] > found["texts"]["answers"]
-    assert set(found["baselines"]) == {"pca", "mean_squared_error", "batch-topk", "matryoshka"}
+    assert set(found["baselines"]) == {"pca", "mean_squared_error", "batch-topk", "matryoshka", "whitened"}
     manifest = json.loads((work / "dictionary" / "manifest.json").read_text())
     assert set(manifest["inputs"]) == {"pairs.jsonl", "other.jsonl"}
     assert str(work) not in json.dumps(manifest)

@@ -207,7 +207,10 @@ def test_the_report_reads_as_json_and_as_lines(fitted: Fitted) -> None:
     assert set(found["variance_explained"]) == {"state", "reward", "margin"}
     assert len(found["contributions"]["top_latents"]) == 20
     # all of `Sparsity` but the dictionary's own
-    assert set(found["baselines"]) == {"pca", "mean_squared_error", "batch-topk", "matryoshka"}
+    assert set(found["baselines"]) == {
+        *("pca", "mean_squared_error"),
+        *("batch-topk", "matryoshka", "whitened"),
+    }
     assert found["curve"][0]["step"] == 1
     text = "\n".join(fitted.report.lines())
     for words in (

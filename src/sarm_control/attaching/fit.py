@@ -23,7 +23,9 @@ from sarm_control.errors import DataError
 from sarm_control.reward_model import AttachedAutoencoder, FloatArray, StateHead
 
 PCA, PLAIN = "pca", "mean_squared_error"
-"""Names of the baselines: principal components of equal k, and the plain squared error."""
+WHITENED, NOT_WHITENED = "whitened", "not_whitened"
+"""Names of what stands beside a dictionary, with those of `Sparsity`: PCA has as many components as it has
+active latents."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,8 @@ def fit_dictionary(
         data: states, split by prompt.
         head: the reward model's own.
         config: sizes and schedule.
-        compare: also train one on the plain squared error, and one with each other sparsity, for the table.
+        compare: also train one on the plain squared error, one with each other sparsity, and one in whitened
+            coordinates (or in plain ones, if `config` has others), for the table.
         seeds: 2 or more train others, from the seeds that follow, to see whether latents are found again.
         device: where to train.
         progress: counts steps.
@@ -144,6 +147,8 @@ def fit_dictionary(
         tried[PLAIN] = train(replace(config, reward_weight=0.0)).autoencoder
         others = [one for one in get_args(Sparsity) if one != config.sparsity]
         tried |= {one: train(replace(config, sparsity=one)).autoencoder for one in others}
+        name, power = (NOT_WHITENED, 0.0) if config.whitening else (WHITENED, 1.0)
+        tried[name] = train(replace(config, whitening=power)).autoencoder
     report = measure_fit(trained.autoencoder, head, data, tried=tried)
     first = config.autoencoder.seed
     found: list[Stability] = []

@@ -52,9 +52,10 @@ class AttachConfig:
         ramp: share of the steps over which it rises.
         sparsity: which latents are kept: k of every state (`topk`), k on average (`batch-topk`), or the
             latter with nested groups of latents (`matryoshka`).
+        whitening: how far directions of the state are made to vary alike for the training, in [0, 1].
         others: also train on states at the ends of sentences and of earlier turns.
         holdout: share of prompts kept out of the training.
-        compare: also train on the plain squared error, and with each other sparsity, for the table.
+        compare: also train on the plain squared error, with each other sparsity, and whitened, for the table.
         seeds: dictionaries trained, from `seed` on; the first is attached.
         force: attach a dictionary that explains too little, or is the reward direction.
         batch_tokens: rows times longest row of a forward batch; None is the default.
@@ -70,6 +71,7 @@ class AttachConfig:
     reward_weight: float = REWARD_WEIGHT
     ramp: float = RAMP
     sparsity: Sparsity = "topk"
+    whitening: float = 0.0
     others: bool = True
     holdout: float = 0.15
     compare: bool = False
@@ -90,6 +92,8 @@ class AttachConfig:
             raise ConfigError(
                 f"the sparsity {self.sparsity!r} is not known", hint=f"one of {', '.join(get_args(Sparsity))}"
             )
+        if not 0 <= self.whitening <= 1:
+            raise ConfigError(f"the whitening is {self.whitening}, it must be in [0, 1]")
         # sizes that are chosen later are stood in for by ones that pass: the other settings are checked
         self.dictionary(DictionarySizes(self.latents or self.k or 1, self.k or 1))
 
@@ -108,7 +112,7 @@ class AttachConfig:
             end_of_turn_share=self.pooled_share,
             seed=self.seed,
         )
-        return DictionaryConfig(autoencoder, self.reward_weight, self.ramp, self.sparsity)
+        return DictionaryConfig(autoencoder, self.reward_weight, self.ramp, self.sparsity, self.whitening)
 
 
 @dataclass(frozen=True)
@@ -270,7 +274,7 @@ def attach_dictionary(
             progress=tools.progress,
         )
         made, report = fitted.autoencoder, fitted.report
-        figures["sparsity"] = config.sparsity
+        figures |= {"sparsity": config.sparsity, "whitening": config.whitening}
     attached = model.attach(made)
     corpus = _corpus(material, read, attached)
     words = named(report.contributions, corpus, seed=config.seed, progress=tools.progress)

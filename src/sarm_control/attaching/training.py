@@ -6,6 +6,9 @@ A plain autoencoder spends its latents on what varies most in the state. The hea
 which may vary little, so the second term pays for what is missed along that direction. `lambda` rises from
 0: an autoencoder that sees the term at full weight from the start gives a latent to the direction itself.
 
+With `whitening` the first term is of `A^-1 e`, where all directions vary alike (see `whitening`); the
+second stays that of `e`.
+
 Where k is an average (`sparsity`), answers are scored one by one and there is no batch to take it over: a
 latent is then active above one threshold, the one that keeps k latents on average of the states where the
 reward is read.
@@ -18,6 +21,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sarm_control.attaching.whitening import whitening_of
 from sarm_control.build import AutoencoderConfig, DirectionTerm, LossPoint, Sparsity, train_topk
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.errors import ModelError, TrainingError
@@ -41,12 +45,14 @@ class DictionaryConfig:
         reward_weight: `lambda` at the end of its ramp, at least 0; 0 is the plain squared error.
         ramp: share of the steps over which it rises from 0, in [0, 1].
         sparsity: which latents are kept.
+        whitening: how far the directions of the state are made to vary alike, in [0, 1]; 0 leaves them.
     """
 
     autoencoder: AutoencoderConfig
     reward_weight: float = REWARD_WEIGHT
     ramp: float = RAMP
     sparsity: Sparsity = "topk"
+    whitening: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -92,9 +98,15 @@ def train_dictionary(
     weight = torch.from_numpy(head.weight).float()
     # of length 1, so that `lambda` means the same for a head of any size
     direction = weight / weight.norm()
+    pools = [made.normalised(states), made.normalised(others)]
+    whitening = whitening_of(pools[0], config.whitening) if config.whitening else None
+    if whitening is not None:
+        pools = [pool @ whitening.onto for pool in pools]
+        # what is missed of x is `back` times what is missed of y
+        direction = whitening.back @ direction
     term = DirectionTerm(direction.to(device), config.reward_weight, config.ramp)
     trained = train_topk(
-        [made.normalised(states), made.normalised(others)],
+        pools,
         config.autoencoder,
         term=term if config.reward_weight else None,
         sparsity=config.sparsity,
@@ -104,6 +116,8 @@ def train_dictionary(
     found = {key: value.detach().cpu() for key, value in trained.autoencoder.state_dict().items()}
     # it was trained on normalised states, and knows neither mean nor scale
     made.load_state_dict({**made.encoding_state(), **found, "mean": made.mean, "scale": made.scale})
+    if whitening is not None:
+        whitening.fold(made)
     # before its threshold and every figure, which are of the numbers that are kept
     made.narrow_encoder(rounding=True)
     if isinstance(made, ReadyMadeAutoencoder):

@@ -70,7 +70,7 @@ class DirectionTerm:
     """A term of the loss for what is missed along one direction: `weight (u . e)^2`, beside `mean(e^2)`.
 
     Args:
-        direction: [D] `u`, of length 1.
+        direction: [D] `u`.
         weight: at the end of the ramp, at least 0.
         ramp: share of the steps over which the weight rises from 0, in [0, 1].
     """

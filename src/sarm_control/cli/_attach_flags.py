@@ -109,8 +109,8 @@ class DictionaryFlags:
         Parameter(
             group=COMPUTE,
             negative="",
-            help="Also train on the plain squared error and with each other --sparsity, for the table: four "
-            "trainings instead of one.",
+            help="Also train on the plain squared error, with each other --sparsity, and whitened, for the "
+            "table: five trainings instead of one.",
         ),
     ] = False
     seeds: Annotated[
@@ -159,6 +159,14 @@ class DictionaryFlags:
             help="k latents of every state, k on average, or the latter with nested groups of latents.",
         ),
     ] = "topk"
+    whitening: Annotated[
+        float,
+        Parameter(
+            group=RARE_COMPUTE,
+            validator=validators.Number(gte=0, lte=1),
+            help="How far directions of the state are made to vary alike for the training: 0 not, 1 wholly.",
+        ),
+    ] = 0.0
     other_states: Annotated[
         bool,
         Parameter(
@@ -210,6 +218,7 @@ class DictionaryFlags:
             reward_weight=self.reward_weight,
             ramp=self.ramp,
             sparsity=self.sparsity,
+            whitening=self.whitening,
             others=self.other_states,
             holdout=self.holdout,
             compare=self.compare,
