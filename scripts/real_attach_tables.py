@@ -15,7 +15,7 @@ NAMES = {
     "mean_squared_error": "plain squared error",
     "batch-topk": "k on average",
     "matryoshka": "k on average, nested groups",
-    "whitened": "whitened states",
+    "whitened": "half whitened states",
 }
 
 

@@ -23,6 +23,9 @@ from sarm_control.errors import DataError
 from sarm_control.reward_model import AttachedAutoencoder, FloatArray, StateHead
 
 PCA, PLAIN = "pca", "mean_squared_error"
+HALF = 0.5
+"""The whitening of the one that stands beside a dictionary of states as they are: of a whole one much of the
+state is missed."""
 WHITENED, NOT_WHITENED = "whitened", "not_whitened"
 """Names of what stands beside a dictionary, with those of `Sparsity`: PCA has as many components as it has
 active latents."""
@@ -125,8 +128,8 @@ def fit_dictionary(
         data: states, split by prompt.
         head: the reward model's own.
         config: sizes and schedule.
-        compare: also train one on the plain squared error, one with each other sparsity, and one in whitened
-            coordinates (or in plain ones, if `config` has others), for the table.
+        compare: also train one on the plain squared error, one with each other sparsity, and one of half
+            whitened states (of states as they are, if `config` has a whitening), for the table.
         seeds: 2 or more train others, from the seeds that follow, to see whether latents are found again.
         device: where to train.
         progress: counts steps.
@@ -147,7 +150,7 @@ def fit_dictionary(
         tried[PLAIN] = train(replace(config, reward_weight=0.0)).autoencoder
         others = [one for one in get_args(Sparsity) if one != config.sparsity]
         tried |= {one: train(replace(config, sparsity=one)).autoencoder for one in others}
-        name, power = (NOT_WHITENED, 0.0) if config.whitening else (WHITENED, 1.0)
+        name, power = (NOT_WHITENED, 0.0) if config.whitening else (WHITENED, HALF)
         tried[name] = train(replace(config, whitening=power)).autoencoder
     report = measure_fit(trained.autoencoder, head, data, tried=tried)
     first = config.autoencoder.seed

@@ -20,7 +20,7 @@ _NAMES = {
     "topk": "k of every state",
     "batch-topk": "k on average",
     "matryoshka": "k on average, nested groups",
-    "whitened": "whitened states",
+    "whitened": "half whitened states",
     "not_whitened": "states as they are",
 }
 
