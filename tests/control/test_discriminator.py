@@ -241,6 +241,26 @@ def test_oracle_the_first_slope_is_that_of_every_other_row() -> None:
     assert found.state_dict()["human_kl.parameters"][7] == pytest.approx(slope, abs=1e-9)
 
 
+def test_oracle_a_later_slope_is_of_batches_that_were_scored_before_a_fit_saw_them() -> None:
+    human = sparse(300, 3, 0.5, 0)
+    batches = [sparse(40 + seed, 3, 0.6, seed) for seed in range(3)]
+    found = started(human, half_life=2)
+    ratios, slopes = [], []
+    for batch in batches:
+        found.learn(scored_from(batch))
+        parameters = found.state_dict()["human_kl.parameters"]
+        ratios.append((parameters[:6], parameters[6]))
+        slopes.append(parameters[7])
+    # the first batch was scored by nothing; humans by the fit that the newest batch was scored by
+    told = [found.human.features(batches[at]) @ ratios[at - 1][0] + ratios[at - 1][1] for at in (1, 2)]
+    held = [found._held_out @ weight + intercept for weight, intercept in ratios]
+    assert slopes[1] == pytest.approx(calibration_slope(told[0], held[0]), abs=1e-9)
+    counts = np.repeat([math.sqrt(0.5), 1.0], [41, 42])
+    assert slopes[2] == pytest.approx(calibration_slope(np.concatenate(told), held[1], counts), abs=1e-9)
+    # neither cut at an end nor equal by chance
+    assert 0.01 < min(slopes[1:]) < max(slopes[1:]) < 0.999
+
+
 @pytest.mark.parametrize(
     ("humans", "answers", "plain"), [(79, 40, True), (80, 40, False), (200, 1, True), (200, 2, False)]
 )
