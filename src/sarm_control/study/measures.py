@@ -33,14 +33,18 @@ Floats = NDArray[np.float64]
 START, END = "start", "end"
 RATE, REWARD, KL = "rate", "reward", "kl"
 GOLD, JUDGE, STRIPPED = "gold", "judge", "stripped_reward"
-IN_SDS = (REWARD, GOLD, JUDGE, STRIPPED)
-"""Measures whose unit says nothing by itself: tables give them in SDs of the starting policy's answers."""
+RESIDUAL = "residual"
+"""Of a reward model with a dictionary attached: what its own head pays for what no latent holds."""
+IN_SDS = (REWARD, GOLD, JUDGE, STRIPPED, RESIDUAL)
+"""Measures whose unit says nothing by itself: tables give them in SDs of the starting policy's answers. The
+residual is a part of the reward and is given in the reward's."""
 LABELS = {
     RATE: "share by the rule",
     GOLD: "gold",
     JUDGE: "judge of stripped text",
     STRIPPED: "reward of stripped text",
     REWARD: "reward",
+    RESIDUAL: "residual",
     KL: "KL",
     "refuses": "refusals",
     "words": "words",
@@ -160,6 +164,8 @@ class Measuring:
         prompts, responses = [self.rows[p].prompt_text for p in numbers], list(rollout.texts)
         scored = self.model.score([row.prompt for row in rollout.prompts], responses, ended=rollout.ended)
         columns: dict[str, Sequence[Any]] = {REWARD: scored.rewards.tolist()}
+        if scored.kind == "attached":
+            columns[RESIDUAL] = scored.residual.tolist()
         if self.gold is not None:
             columns[GOLD] = np.asarray(self.gold(prompts, responses)).tolist()
         columns |= {"length": list(rollout.lengths), "ended": [bool(one) for one in scored.ended]}

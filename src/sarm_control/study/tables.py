@@ -25,6 +25,7 @@ from sarm_control.study.measures import (
     KL,
     LABELS,
     RATE,
+    RESIDUAL,
     REWARD,
     START,
     STRIPPED,
@@ -36,7 +37,7 @@ from sarm_control.study.provenance import commit
 from sarm_control.study.study_config import StudyConfig
 
 FORMAT = "sarm-study-1"
-SHOWN = (RATE, GOLD, JUDGE, STRIPPED, REWARD, KL)
+SHOWN = (RATE, GOLD, JUDGE, STRIPPED, REWARD, RESIDUAL, KL)
 """Measures of the terminal's table, where the study has them."""
 
 Answers = Mapping[Cell, CellAnswers]
@@ -94,6 +95,7 @@ def _world(study: StudyConfig, world: str, answers: Answers) -> dict[str, Any]:
     pairs += [
         _Comparison(*pair) for pair in study.compare if set(pair) <= set(arms) and pair[1] != study.baseline
     ]
+    shares = {arm: _residual_shares(here, arm) for arm in arms} if RESIDUAL in names else None
     return {
         "units": units,
         "measures": {
@@ -103,6 +105,7 @@ def _world(study: StudyConfig, world: str, answers: Answers) -> dict[str, Any]:
             }
             for name in names
         },
+        **({} if shares is None else {"residual_shares": shares}),
         **_at_levels(study, here, pairs, units),
     }
 
@@ -178,8 +181,9 @@ def _unit(here: Answers, name: str) -> float:
     """What one unit of a table is: the mean SD of the starting policy's answers, or 1."""
     if name not in IN_SDS:
         return 1.0
+    own = REWARD if name == RESIDUAL else name
     # over all arms, so that the rows of a world have one unit
-    spreads = [spread for found in here.values() if (spread := found.sd_at_start(name)) > 0]
+    spreads = [spread for found in here.values() if (spread := found.sd_at_start(own)) > 0]
     return float(np.mean(spreads)) if spreads else 1.0
 
 
@@ -200,6 +204,21 @@ def _arm(here: Answers, arm: str, name: str, unit: float) -> dict[str, Any]:
         "end_by_seed": [None if one is None else float(one.mean()) for one in end],
         "change": _interval(both),
     }
+
+
+def _residual_shares(here: Answers, arm: str) -> list[float | None]:
+    """By seed, the residual's share of the change of the reward; None where the reward did not rise."""
+    shares: list[float | None] = []
+    for cell in sorted(cell for cell in here if cell.arm == arm):
+        rise = {
+            name: float(after.mean() - before.mean())
+            for name in (REWARD, RESIDUAL)
+            if (before := here[cell].by_prompt(name, START)) is not None
+            and (after := here[cell].by_prompt(name, END)) is not None
+        }
+        known = RESIDUAL in rise and rise[REWARD] > 0
+        shares.append(rise[RESIDUAL] / rise[REWARD] if known else None)
+    return shares
 
 
 def _against(here: Answers, pair: _Comparison, name: str, unit: float) -> dict[str, Any] | None:
@@ -283,7 +302,20 @@ def _of_world(world: str, tables: Mapping[str, Any]) -> list[str]:
     title = f"{world}: {max(prompts, default=0)} prompts; arms: start to end; differences of the ends"
     if baseline:
         title += ", 95 % intervals over seeds and prompts"
-    return [title, *aligned(rows, left=1)]
+    return [title, *aligned(rows, left=1), *_of_residual(tables.get("residual_shares", {}))]
+
+
+def _of_residual(shares: Mapping[str, Sequence[float | None]]) -> list[str]:
+    """How much of a risen reward no latent holds, for each arm whose reward rose in some seed."""
+    lines = []
+    for arm, found in shares.items():
+        known = sorted(one for one in found if one is not None)
+        if known:
+            lines.append(
+                f"{arm}: the residual's share of the reward's rise is {np.median(known):.2f} (median of "
+                f"{len(known)} runs whose reward rose, {known[0]:.2f} to {known[-1]:.2f})"
+            )
+    return lines
 
 
 def _of_level(world: str, at: Mapping[str, Any]) -> list[str]:
