@@ -152,7 +152,19 @@ def mend_text(found: Mapping[str, Any]) -> str:
         for way in one.get("ways", ()):
             cells = [_guard(way["guards"].get(guard)) for guard in GUARDS]
             lines.append(f"| {name} | {way['name']}, {way['strength']:g} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", *_left(found)])
+
+
+def _left(found: Mapping[str, Any]) -> list[str]:
+    """Markdown: what the edits of the audit are worth before a mend, and after each way of it."""
+    ways = list(dict.fromkeys(way["name"] for one in found["reward_models"].values() for way in one["ways"]))
+    lines = [f"| reward model | edit | before, SD | {' | '.join(ways)} |", "| --- " * (len(ways) + 3) + "|"]
+    for name, one in found["reward_models"].items():
+        left = {way["name"]: way["left"] for way in one["ways"]}
+        for place, first in enumerate(left["edits"]):
+            after = [f"{left[way][place]['after']:+.2f}" if left[way] else "-" for way in ways]
+            lines.append(f"| {name} | {first['edit']} | {first['before']:+.2f} | {' | '.join(after)} |")
+    return lines
 
 
 def beside_text(found: Mapping[str, Any]) -> str:
