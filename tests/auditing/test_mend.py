@@ -9,11 +9,11 @@ import yaml
 from sarm_control.auditing.attribute_audit import Audit, audit
 from sarm_control.auditing.attributes.attribute import Attribute
 from sarm_control.auditing.attributes.text_edits import TextEdit, added_behind, put_behind
-from sarm_control.auditing.mending.guard import guard, pair_credit
+from sarm_control.auditing.mending.guard import Guard, guard, pair_credit
 from sarm_control.auditing.mending.latent_edits import LatentMend
 from sarm_control.auditing.mending.mended_rewards import Measured, by_length, by_projection
 from sarm_control.auditing.mending.programme import MendProblem, Removed, least_removal, value
-from sarm_control.auditing.mending.proposal import mend, mendable
+from sarm_control.auditing.mending.proposal import Mend, Outcome, Point, mend, mendable
 from sarm_control.auditing.text import audit_text, controls_text
 from sarm_control.control import Edit, edited_rewards, read_edit_file
 from sarm_control.data import Kind, Row
@@ -22,6 +22,8 @@ from sarm_control.errors import ConfigError, DataError
 from sarm_control.latents import ScoredRows, score_rows
 from sarm_control.report import audit_page
 from sarm_control.reward_model import RewardModel
+from sarm_control.statistics import Flips, Interval
+from tests.present import present
 
 PRAISE = "i love how you think !"
 THINGS = ("apple", "wolf", "river", "piano", "tiger", "castle", "lemon", "rocket", "whale", "candle")
@@ -228,6 +230,55 @@ def test_without_pairs_nothing_is_recommended(rm: RewardModel) -> None:
     ]
     with pytest.raises(DataError, match="no pairs, so no guard"):
         pair_credit(data, data.scored.rewards.astype(float))
+
+
+def outcome(words: str, change: tuple[float, float, float] | None) -> Outcome:
+    """A way at its only strength, with the mean and ends of its change of accuracy."""
+    judged = (
+        None if change is None else Guard(0.5, 0.5 + change[0], Interval(*change, 90), Flips(90, 9, 8, 1.0))
+    )
+    return Outcome(words, words, 1.0, (Point(1.0, (), judged),))
+
+
+@pytest.mark.parametrize(
+    ("ours", "others", "better"),
+    [
+        # the largest of those whose whole interval lies above the edits' change
+        (
+            0.02,
+            [(0.03, 0.025, 0.05), (0.06, 0.03, 0.09)],
+            "by +6.0 points [+3.0, +9.0] with way 1,",
+        ),
+        (
+            0.02,
+            [(0.06, 0.019, 0.09), (0.03, 0.021, 0.05)],
+            "by +3.0 points [+2.1, +5.0] with way 1,",
+        ),
+        (0.02, [(0.06, 0.02, 0.09)], None),
+        (-0.05, [None, (-0.01, -0.04, 0.02)], "by -1.0 points [-4.0, +2.0] with way 1,"),
+        (None, [(0.06, 0.03, 0.09)], None),
+    ],
+)
+def test_another_way_that_is_clearly_better_is_named(
+    found: tuple[Audit, ScoredRows],
+    ours: float | None,
+    others: list[tuple[float, float, float] | None],
+    better: str | None,
+) -> None:
+    own = outcome("edits", None if ours is None else (ours, ours - 0.01, ours + 0.01))
+    ways = tuple(outcome(f"way {number}", one) for number, one in enumerate(others))
+    made = Mend(("praise",), (), own, ways, True, "it costs 0.3 points", (), (), "head", 1.0)
+    assert made.as_json()["better"] == made.better
+    if better is None:
+        assert made.better is None
+        return
+    assert made.better is not None
+    assert better in made.better
+    assert f"by {100 * present(ours):+.1f} with these edits: look at that way first." in made.better
+    about = {"model": "lab", "head": "head", "data": ["made.jsonl"], "certificate": []}
+    page = audit_page({**found[0].as_json(), **about, "mend": {**made.as_json(), "ways": []}})
+    (said,) = [one.finding for one in page.sections if one.id == "mend"]
+    assert said == f"Recommended: it costs 0.3 points. {made.better}"
 
 
 @pytest.mark.parametrize(

@@ -306,6 +306,8 @@ def _ways(mended: Mend) -> Iterator[str]:
     rows = [["way", "strength", "largest price left", "accuracy on pairs", "turned right", "wrong"]]
     rows += [_way_row(one, one.chosen) for one in (mended.outcome, *mended.others)]
     yield from aligned(rows, left=1)
+    if mended.better is not None:
+        yield mended.better
     yield "strength of the edits against what they leave and cost"
     rows = [["strength", "largest price left", "accuracy on pairs", "turned right", "wrong"]]
     rows += [_way_row(mended.outcome, point)[1:] for point in mended.outcome.frontier]

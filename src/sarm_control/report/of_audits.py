@@ -403,9 +403,9 @@ def _mend(found: Mapping[str, Any]) -> Iterator[Section]:
     head = ("Way", "Strength", "Largest price left", "Accuracy on pairs", "Change")
     verdict = "Recommended" if mend["recommended"] else "Not recommended"
     edits = More("The edits", [Code("\n".join(map(str, mend["edits"])))])
-    yield Section(
-        "mend", "What a mend would cost", f"{verdict}: {mend['why']}.", [Table(caption, head, rows), edits]
-    )
+    # audits of earlier releases say nothing of other ways
+    finding = " ".join(filter(None, (f"{verdict}: {mend['why']}.", mend.get("better"))))
+    yield Section("mend", "What a mend would cost", finding, [Table(caption, head, rows), edits])
 
 
 def _certificate(found: Mapping[str, Any]) -> Iterator[Section]:

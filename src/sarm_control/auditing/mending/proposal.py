@@ -40,6 +40,7 @@ from sarm_control.control import Edit
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.latents import ScoredRows
 from sarm_control.seeds import numpy_generator
+from sarm_control.statistics import Interval
 
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 GUARD = 1.0
@@ -132,12 +133,33 @@ class Mend:
     fingerprint: str
     guard: float
 
+    @property
+    def better(self) -> str | None:
+        """A sentence about the other way that changes accuracy most, where that is clearly more than ours.
+
+        Clearly: on the same prompts the whole interval of its change lies above the mean change by the edits.
+        """
+        own = _change(self.outcome)
+        if own is None:
+            return None
+        known = [(change, one) for one in self.others if (change := _change(one)) is not None]
+        clear = [(change, one) for change, one in known if change.given and change.low > own.mean]
+        if not clear:
+            return None
+        change, one = max(clear, key=lambda pair: pair[0].mean)
+        mean, low, high, edits = (100 * part for part in (change.mean, change.low, change.high, own.mean))
+        return (
+            f"On the same prompts accuracy changes by {mean:+.1f} points [{low:+.1f}, {high:+.1f}] with "
+            f"{one.words}, by {edits:+.1f} with these edits: look at that way first."
+        )
+
     def as_json(self) -> dict[str, Any]:
         """The same as a JSON object; null where there is no number."""
         return {
             "targets": list(self.targets),
             "recommended": self.recommended,
             "why": self.why,
+            "better": self.better,
             "guard_points": self.guard,
             "head": self.fingerprint,
             "edits": [str(edit) for edit in self.edits],
@@ -148,6 +170,12 @@ class Mend:
             ],
             "missing": list(self.missing),
         }
+
+
+def _change(one: Outcome) -> Interval | None:
+    """Of accuracy on pairs, at the strength that was chosen."""
+    point = one.chosen
+    return None if point is None or point.guard is None else point.guard.change
 
 
 def _outcome_json(one: Outcome) -> dict[str, Any]:
