@@ -1,4 +1,4 @@
-"""`benchmarks/study_table.py`, oracle: its cells are those of a study, its last row the interval over worlds."""
+"""`benchmarks/study_table.py`, oracle: its cells are those of a study, its last row that over worlds."""
 
 import json
 from pathlib import Path
