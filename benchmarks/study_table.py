@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sarm_control.study.tables import bracket
+
 
 def table(found: Mapping[str, Any], measure: str) -> str:
     """Markdown.
@@ -42,14 +44,7 @@ def table(found: Mapping[str, Any], measure: str) -> str:
 
 
 def _row(name: str, values: list[Mapping[str, Any] | None]) -> str:
-    return f"| {name} | {' | '.join(map(_cell, values))} |"
-
-
-def _cell(value: Mapping[str, Any] | None) -> str:
-    if value is None:
-        return "-"
-    ends = "" if value["low"] is None else f" [{value['low']:+.2f}, {value['high']:+.2f}]"
-    return f"{value['mean']:+.2f}{ends}"
+    return f"| {name} | {' | '.join(map(bracket, values))} |"
 
 
 def main() -> None:

@@ -23,12 +23,12 @@ from sarm_control.errors import DataError
 from sarm_control.reward_model import AttachedAutoencoder, FloatArray, StateHead
 
 PCA, PLAIN = "pca", "mean_squared_error"
+WHITENED, NOT_WHITENED = "whitened", "not_whitened"
+"""Names of what stands beside a dictionary, with those of `Sparsity`: principal components of equal k, the
+plain squared error, and the other kind of states."""
 HALF = 0.5
 """The whitening of the one that stands beside a dictionary of states as they are: of a whole one much of the
 state is missed."""
-WHITENED, NOT_WHITENED = "whitened", "not_whitened"
-"""Names of what stands beside a dictionary, with those of `Sparsity`: PCA has as many components as it has
-active latents."""
 
 
 @dataclass(frozen=True)

@@ -297,7 +297,7 @@ def _of_world(world: str, tables: Mapping[str, Any]) -> list[str]:
         cells = [_level(name, one) for name, one in zip(shown, of, strict=True)]
         rows.append([arm, str(len(of[0]["seeds"])), *cells])
     for key in measures[shown[0]]["against"]:
-        rows.append([key, "", *(_bracket(measures[name]["against"][key]) for name in shown)])
+        rows.append([key, "", *(bracket(measures[name]["against"][key]) for name in shown)])
     prompts = [one["change"]["prompts"] for one in measures[shown[0]]["arms"].values() if one["change"]]
     title = f"{world}: {max(prompts, default=0)} prompts; arms: start to end; differences of the ends"
     if baseline:
@@ -326,10 +326,10 @@ def _of_level(world: str, at: Mapping[str, Any]) -> list[str]:
     rows = [header]
     for arm, one in arms.items():
         kls = ", ".join(f"{kl:.2f}" for kl in one["kl"])
-        rows.append([arm, kls, *(_bracket(one["measures"][name]["change"]) for name in shown)])
+        rows.append([arm, kls, *(bracket(one["measures"][name]["change"]) for name in shown)])
     for key, one in at["against"].items():
         kls = ", ".join(f"{kl:.2f}" for kl in one["kl"])
-        rows.append([key, kls, *(_bracket(one["measures"][name]["interval"]) for name in shown)])
+        rows.append([key, kls, *(bracket(one["measures"][name]["interval"]) for name in shown)])
     title = f"{world} at a KL of {at['level']:g}, or the largest reached; arms: change from the start"
     return [title, *aligned(rows, left=1)]
 
@@ -337,7 +337,7 @@ def _of_level(world: str, at: Mapping[str, Any]) -> list[str]:
 def _level(name: str, one: Mapping[str, Any]) -> str:
     # in SDs only a change has a meaning: the level of a reward has an arbitrary zero
     if name in IN_SDS:
-        return _bracket(one["change"])
+        return bracket(one["change"])
     if one["start"] is None:
         return "-" if one["end"] is None else f"{one['end']:.2f}"
     return f"{one['start']:.2f} to {one['end']:.2f}"
@@ -350,11 +350,12 @@ def _of_all(pooled: Mapping[str, Any]) -> list[str]:
     for key in pooled[shown[0]]["against"]:
         of = [pooled[name]["against"].get(key) for name in shown]
         count = max((one["seeds"] for one in of if one is not None), default=0)
-        rows.append([key, str(count), *map(_bracket, of)])
+        rows.append([key, str(count), *map(bracket, of)])
     return ["over worlds: 95 % intervals over worlds, each world one value", *aligned(rows, left=1)]
 
 
-def _bracket(value: Mapping[str, Any] | CrossedInterval | None) -> str:
+def bracket(value: Mapping[str, Any] | CrossedInterval | None) -> str:
+    """A mean with its interval, as tables show it; a dash for none."""
     if value is None:
         return "-"
     one = value if isinstance(value, CrossedInterval) else CrossedInterval(**value)
