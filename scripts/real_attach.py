@@ -159,16 +159,17 @@ STAGES = {
 
 
 def equal_pairs(places: Places) -> list[dict[str, Any]]:
-    """Pairs of equal style, as TRL takes them."""
+    """Pairs of equal style, as TRL takes them, with the longer answer's characters."""
     pairs = []
     for name in (CHAT, REFUSE, RESPOND):
         for row in read(places.work / "rows" / name):
             for chosen, rejected in zip(row["chosen"], row["rejected"], strict=True):
                 asked = [{"role": "user", "content": row["prompt"]}]
                 answers = {"chosen": chosen, "rejected": rejected}
-                pairs.append(
-                    {side: [*asked, {"role": "assistant", "content": text}] for side, text in answers.items()}
-                )
+                sides = {
+                    side: [*asked, {"role": "assistant", "content": text}] for side, text in answers.items()
+                }
+                pairs.append({**sides, "length": max(len(chosen), len(rejected))})
     return pairs
 
 
@@ -210,7 +211,10 @@ def train_reward_model(places: Places, steps: int) -> None:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
     from trl import RewardConfig, RewardTrainer
 
+    from sarm_control.reward_model import has_bfloat16
+
     torch.manual_seed(0)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     base, kept = places.out("smollm2"), places.work / "trl"
     trainer = RewardTrainer(
         model=AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32),
@@ -226,9 +230,14 @@ def train_reward_model(places: Places, steps: int) -> None:
             save_strategy="steps",
             save_steps=CHECKPOINT_EVERY,
             save_total_limit=1,
-            use_cpu=not torch.cuda.is_available(),
+            use_cpu=device.type == "cpu",
             # TRL's default is bfloat16, which processors without it only imitate, at a fraction of the speed
-            bf16=torch.cuda.is_available(),
+            bf16=has_bfloat16(device),
+            # a second forward pass for memory that a model this small does not need
+            gradient_checkpointing=False,
+            # half of a batch would be padding: answers have from 5 to 500 tokens
+            train_sampling_strategy="group_by_length",
+            remove_unused_columns=False,
             seed=0,
         ),
         train_dataset=Dataset.from_list(equal_pairs(places)).shuffle(seed=0),

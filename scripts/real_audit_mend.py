@@ -1,4 +1,4 @@
-"""Part b of docs/results/audit.md: a mend of style, on a reward model with a dictionary.
+"""Parts b and e of docs/results/audit.md: a mend of style, on a reward model with a dictionary.
 
 Shapes: `N` answers, `L` latents.
 """
@@ -25,6 +25,8 @@ TEST = "reward_bench_2_safety.jsonl"
 TESTED, HEADS = "RewardBench 2 safety", ("even", "styled")
 MENDED = ("length", "bullets", "bold", "headers")
 STYLES = 3
+NEW_HALVES = (1, 2)
+"""Seeds of part e: which of the other half's prompts fit, and which judge. Part b has 0."""
 
 
 class Sizes(NamedTuple):
@@ -177,7 +179,7 @@ def scored(rm: FromStates, rows: Sequence[Row]) -> "ScoredRows":
 
 
 def mended(
-    rm: FromStates, rows: Sequence[Row], parts: Mapping[str, Sequence[Row]], sizes: Sizes
+    rm: FromStates, rows: Sequence[Row], parts: Mapping[str, Sequence[Row]], sizes: Sizes, seed: int
 ) -> dict[str, Any]:
     """One reward model's audit, and every way's mend at the strength that its fitting quarter chose.
 
@@ -186,6 +188,7 @@ def mended(
         rows: what is audited; their pairs are the guard.
         parts: further pairs that every way is judged on.
         sizes: how much of everything.
+        seed: of the quarters.
     """
     from sarm_control.auditing import EDITS, audit, mend, mendable
 
@@ -197,15 +200,18 @@ def mended(
     targets = [name for name in MENDED if name in can]
     if not targets:
         return {"rows": len(rows), "targets": [], "why": "no edit applied to enough prompts"}
-    whole = mend(found, data, targets)
+    whole = mend(found, data, targets, seed=seed)
     # parts of the rows have their prompts in the same order, so they are halved alike
-    judged = {name: mend(found, data, targets, guard_data=scored(rm, own)) for name, own in parts.items()}
+    judged = {
+        name: mend(found, data, targets, guard_data=scored(rm, own), seed=seed) for name, own in parts.items()
+    }
     return {
         "rows": len(rows),
         "prices": _prices(found),
         "targets": targets,
         "recommended": whole.recommended,
         "why": whole.why,
+        "chosen": whole.outcome.name,
         "edits": [str(edit) for edit in whole.edits],
         "ways": [
             _way(one.name, {"all": whole, **judged}, one.strength) for one in (whole.outcome, *whole.others)
@@ -229,7 +235,7 @@ def _price(price: Any) -> dict[str, Any]:
 def _way(name: str, mends: Mapping[str, Any], strength: float) -> dict[str, Any]:
     """A way at its strength, judged on the pairs of every guard."""
     if not strength:
-        return {"name": name, "strength": 0.0, "guards": {}, "left": []}
+        return {"name": name, "strength": 0.0, "guards": {}, "left": [], "slopes": []}
     points = {
         guard: next(
             point
@@ -253,11 +259,18 @@ def _way(name: str, mends: Mapping[str, Any], strength: float) -> dict[str, Any]
         }
         for guard, point in points.items()
     }
-    return {"name": name, "strength": strength, "left": left, "guards": judged}
+    slopes = [one._asdict() for one in points["all"].slopes]
+    return {"name": name, "strength": strength, "left": left, "slopes": slopes, "guards": judged}
 
 
-def run(places: Places, sizes: Sizes) -> dict[str, Any]:
-    """Both halves with both heads, first on RM-Bench, then on RewardBench 2; what is there is kept."""
+def run(places: Places, sizes: Sizes, seeds: Sequence[int] = (0,)) -> dict[str, Any]:
+    """Both halves with both heads, first on RM-Bench, then on RewardBench 2; what is there is kept.
+
+    Args:
+        places: see there.
+        sizes: see there.
+        seeds: of the quarters that fit and judge.
+    """
     from sarm_control.reward_model import RewardModel
 
     rows = bench(places, sizes)
@@ -272,13 +285,16 @@ def run(places: Places, sizes: Sizes) -> dict[str, Any]:
             states = _states_of(rm, places.work / "states")
             judged = guards(parts[other]) if what == "bench" else {TESTED: test}
             for name in HEADS:
-                path = places.work / f"{half}-{name}-{what}.json"
-                if not path.exists():
-                    head = rm.head if name == "even" else styled_head(rm, states, parts[half])
-                    one = mended(FromStates(rm, states, head), parts[other], judged, sizes)
-                    path.write_text(json.dumps(one, indent=2) + "\n", encoding="utf-8")
-                _join(found, f"built on {half}, {name}", json.loads(path.read_text(encoding="utf-8")))
-                print(f"mend: built on {half}, {name}, {what}: done", flush=True)
+                head = rm.head if name == "even" else styled_head(rm, states, parts[half])
+                for seed in seeds:
+                    of_seed = f"-{seed}" if seed else ""
+                    path = places.work / f"{half}-{name}-{what}{of_seed}.json"
+                    if not path.exists():
+                        one = mended(FromStates(rm, states, head), parts[other], judged, sizes, seed)
+                        path.write_text(json.dumps(one, indent=2) + "\n", encoding="utf-8")
+                    label = f"built on {half}, {name}" + (f", halves {seed}" if seed else "")
+                    _join(found, label, json.loads(path.read_text(encoding="utf-8")))
+                    print(f"mend: {label}, {what}: done", flush=True)
     return {**sizes._asdict(), "test_rows": len(test), "reward_models": found}
 
 

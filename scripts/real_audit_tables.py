@@ -151,20 +151,38 @@ def mend_text(found: Mapping[str, Any]) -> str:
     for name, one in found["reward_models"].items():
         for way in one.get("ways", ()):
             cells = [_guard(way["guards"].get(guard)) for guard in GUARDS]
-            lines.append(f"| {name} | {way['name']}, {way['strength']:g} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *_left(found)])
+            # files from before there were two sets of edits name none
+            chosen = " (the mend)" if way["name"] == one.get("chosen") else ""
+            lines.append(f"| {name} | {way['name']}, {way['strength']:g}{chosen} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *_left(found), *_slopes(found)])
 
 
 def _left(found: Mapping[str, Any]) -> list[str]:
     """Markdown: what the edits of the audit are worth before a mend, and after each way of it."""
-    ways = list(dict.fromkeys(way["name"] for one in found["reward_models"].values() for way in one["ways"]))
-    lines = [f"| reward model | edit | before, SD | {' | '.join(ways)} |", "| --- " * (len(ways) + 3) + "|"]
+    return _before_and_after(found, "left", "edit")
+
+
+def _slopes(found: Mapping[str, Any]) -> list[str]:
+    """Markdown: how rewards go with the attributes over answers as they are, before and after each way."""
+    # files from before slopes were measured have none
+    table = _before_and_after(found, "slopes", "attribute")
+    return ["", *table] if len(table) > 2 else []
+
+
+def _before_and_after(found: Mapping[str, Any], key: str, of: str) -> list[str]:
+    ways = list(dict.fromkeys(way["name"] for one in _mended(found) for way in one["ways"]))
+    lines = [f"| reward model | {of} | before, SD | {' | '.join(ways)} |", "| --- " * (len(ways) + 3) + "|"]
     for name, one in found["reward_models"].items():
-        left = {way["name"]: way["left"] for way in one["ways"]}
-        for place, first in enumerate(left["edits"]):
-            after = [f"{left[way][place]['after']:+.2f}" if left[way] else "-" for way in ways]
-            lines.append(f"| {name} | {first['edit']} | {first['before']:+.2f} | {' | '.join(after)} |")
+        measured = {way["name"]: way.get(key) or [] for way in one.get("ways", ())}
+        # a way that no strength was allowed for has none
+        for place, first in enumerate(max(measured.values(), key=len, default=[])):
+            after = [f"{measured[way][place]['after']:+.2f}" if measured[way] else "-" for way in ways]
+            lines.append(f"| {name} | {first[of]} | {first['before']:+.2f} | {' | '.join(after)} |")
     return lines
+
+
+def _mended(found: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [one for one in found["reward_models"].values() if "ways" in one]
 
 
 def beside_text(found: Mapping[str, Any]) -> str:
@@ -223,7 +241,12 @@ def _number(value: float | None) -> str:
 def main() -> None:
     """Prints the tables of the parts that have figures."""
     found = json.loads((Path(sys.argv[1]) if len(sys.argv) > 1 else FIGURES).read_text(encoding="utf-8"))
-    for name, text in (("planted", planted_text), ("mend", mend_text), ("beside", beside_text)):
+    for name, text in (
+        ("planted", planted_text),
+        ("mend", mend_text),
+        ("even", mend_text),
+        ("beside", beside_text),
+    ):
         if name in found:
             print(f"== {name}\n{text(found[name])}\n")
     if "wordings" in found:

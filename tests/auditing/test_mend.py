@@ -10,7 +10,7 @@ from sarm_control.auditing.attribute_audit import Audit, audit
 from sarm_control.auditing.attributes.attribute import Attribute
 from sarm_control.auditing.attributes.text_edits import TextEdit, added_behind, put_behind
 from sarm_control.auditing.mending.guard import Guard, guard, pair_credit
-from sarm_control.auditing.mending.latent_edits import LatentMend
+from sarm_control.auditing.mending.latent_edits import LatentMend, Observed
 from sarm_control.auditing.mending.mended_rewards import Measured, by_length, by_projection
 from sarm_control.auditing.mending.programme import MendProblem, Removed, least_removal, value
 from sarm_control.auditing.mending.proposal import Mend, Outcome, Point, mend, mendable
@@ -29,24 +29,27 @@ PRAISE = "i love how you think !"
 THINGS = ("apple", "wolf", "river", "piano", "tiger", "castle", "lemon", "rocket", "whale", "candle")
 
 
-def problem(seed: int, m: int = 6) -> MendProblem:
+def problem(seed: int, slopes: int = 0, m: int = 6) -> MendProblem:
     rng = np.random.default_rng(seed)
     return MendProblem(
         rng.normal(1.0, 0.2, 3),
         rng.normal(0.3, 0.3, (3, m)),
         rng.normal(size=(40, m)),
         rng.normal(size=(2, m)),
+        rng.normal(0.5, 0.2, slopes),
+        rng.normal(0.2, 0.3, (slopes, m)),
     )
 
 
 def of_shares(one: MendProblem, x: np.ndarray) -> Removed:
-    return Removed(one.carried @ x, one.clean @ x, one.kept @ x)
+    return Removed(one.carried @ x, one.clean @ x, one.kept @ x, one.in_slope @ x)
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("strength", [0.3, 1.0])
-def test_no_other_shares_within_the_bounds_are_better(seed: int, strength: float) -> None:
-    one = problem(seed)
+@pytest.mark.parametrize("slopes", [0, 2])
+def test_no_other_shares_within_the_bounds_are_better(seed: int, strength: float, slopes: int) -> None:
+    one = problem(seed, slopes)
     x = least_removal(one, strength)
     least = value(one, of_shares(one, x), strength)
     assert ((x >= 0) & (x <= 1)).all()
@@ -57,10 +60,15 @@ def test_no_other_shares_within_the_bounds_are_better(seed: int, strength: float
 
 
 def test_a_price_that_one_latent_carries_alone_is_taken_there() -> None:
-    one = MendProblem(np.array([1.0]), np.array([[1.0, 0.0, 0.0]]), np.eye(3)[1:] * 2, np.zeros((0, 3)))
+    none = np.zeros((0, 3))
+    one = MendProblem(
+        np.array([1.0]), np.array([[1.0, 0.0, 0.0]]), np.eye(3)[1:] * 2, none, np.zeros(0), none
+    )
     assert least_removal(one, 1.0) == pytest.approx([1.0, 0.0, 0.0], abs=1e-9)
     assert least_removal(one, 0.5) == pytest.approx([0.5, 0.0, 0.0], abs=1e-9)
-    assert least_removal(one._replace(carried=np.zeros((1, 0)), clean=np.zeros((0, 0))), 1.0).shape == (0,)
+    empty = np.zeros((0, 0))
+    nobody = one._replace(carried=np.zeros((1, 0)), clean=empty, kept=empty, in_slope=empty)
+    assert least_removal(nobody, 1.0).shape == (0,)
 
 
 @pytest.fixture(scope="module")
@@ -68,9 +76,9 @@ def rm() -> RewardModel:
     return RewardModel.from_pretrained(LAB, device="cpu")
 
 
-def rows_of(kind: Kind) -> list[Row]:
+def rows_of(kind: Kind, times: int = 5) -> list[Row]:
     found = []
-    for number, thing in enumerate(THINGS * 5):
+    for number, thing in enumerate(THINGS * times):
         question = f"what is the size of the {thing} ? " + ("thank you . " * (number // 10))
         one, two = (
             f"the size of the {thing} is tiny .",
@@ -81,8 +89,8 @@ def rows_of(kind: Kind) -> list[Row]:
     return found
 
 
-def scored(rm: RewardModel, kind: Kind) -> ScoredRows:
-    rows = rows_of(kind)
+def scored(rm: RewardModel, kind: Kind, times: int = 5) -> ScoredRows:
+    rows = rows_of(kind, times)
     return ScoredRows(rows, score_rows(rm, rows))
 
 
@@ -139,6 +147,82 @@ def test_half_a_strength_takes_half_of_the_mean_price(found: tuple[Audit, Scored
     price = float(contrast.weights @ contrast.change) / audited.table.reward_sd
     taken = [made._taken(contrast, made.edits(strength)) for strength in (0.25, 0.5)]
     assert taken == pytest.approx([0.25 * price, 0.5 * price], rel=0.1)
+
+
+CLOSING = "take care of the rest ."
+
+
+def closes(_: str, answer: str) -> float:
+    return float(CLOSING in answer)
+
+
+@pytest.fixture(scope="module")
+def observed(rm: RewardModel) -> tuple[Audit, ScoredRows]:
+    """Every rejected answer has a closing, which is paid for; the edit of the text adds something else."""
+    data = scored(rm, "pair", times=15)
+    return (
+        audit(
+            rm,
+            data,
+            attributes=(Attribute("closing", "a closing", closes),),
+            edits=(TextEdit("closing", "praise behind the answer", put_behind(PRAISE, closes)),),
+        ),
+        data,
+    )
+
+
+def test_the_slopes_of_a_reward_are_those_of_a_fit_to_each_attribute_by_itself(
+    observed: tuple[Audit, ScoredRows],
+) -> None:
+    audited, data = observed
+    rng = np.random.default_rng(0)
+    attributes = rng.normal(size=(len(data.scored.rewards), 2))
+    prompt = audited.table.prompt
+    one = Observed.of(data.scored, prompt, attributes)
+    within = [v - (np.bincount(prompt, v) / np.bincount(prompt))[prompt] for v in attributes.T]
+    rewards = data.scored.rewards.astype(float)
+    # the least-squares slope on x is x y / x x; for one SD of x that is x y / (N SD(x))
+    wanted = [np.polyfit(x, rewards, 1)[0] * x.std() for x in within]
+    assert (one.weights.T @ rewards).tolist() == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+    same = Observed.of(data.scored, prompt, np.ones((len(rewards), 1)))
+    assert not same.weights.any()  # what differs within no prompt has no slope
+
+
+def test_what_latents_carry_of_a_slope_adds_up_to_it_and_edits_take_it_away(
+    observed: tuple[Audit, ScoredRows],
+) -> None:
+    audited, data = observed
+    (contrast,) = audited.contrasts
+    table = audited.table
+    seen = Observed.of(data.scored, table.prompt, table.regressors)
+    made = LatentMend([contrast], [], data.scored, table.prompt, table.reward_sd, seen)
+    slope = seen.weights.T @ data.scored.rewards.astype(float) / table.reward_sd
+    assert slope[0] > 0.1
+    assert made._latent_slopes().sum(axis=1) == pytest.approx(slope, abs=1e-4)
+    edits = made.edits(1.0)
+    after = edited_rewards(data.scored, edits)
+    assert abs(seen.weights.T @ after / table.reward_sd) < 0.3 * slope
+    prices_alone = LatentMend([contrast], [], data.scored, table.prompt, table.reward_sd)
+    assert prices_alone._latent_slopes().shape == (0, len(data.scored.head))
+
+
+def test_edits_that_make_it_even_over_answers_are_taken_where_pairs_say_so(
+    observed: tuple[Audit, ScoredRows], found: tuple[Audit, ScoredRows]
+) -> None:
+    made = mend(*observed, ["closing"])
+    assert made.outcome.name == "even"
+    assert {one.name for one in made.others} >= {"edits", "length", "projection", "suppression"}
+    point = present(made.outcome.chosen)
+    (slope,) = point.slopes
+    assert abs(slope.after) < 0.5 * slope.before
+    assert present(point.guard).change.low > 0.01
+    said = audit_text(observed[0], made)
+    assert (
+        f"closing, over answers as they are: {slope.before:+.2f} SD before, {slope.after:+.2f} after" in said
+    )
+    assert made.as_json()["ways"][0]["frontier"][-1]["slopes"][0]["attribute"] == "closing"
+    # where the price of the text is what is wrong, the set that knows prices alone is enough
+    assert mend(*found, ["praise"], guard_points=100).outcome.name == "edits"
 
 
 def test_the_projected_head_does_not_see_the_attributes_direction(found: tuple[Audit, ScoredRows]) -> None:

@@ -77,7 +77,7 @@ def test_the_lab_is_audited_with_nothing_named(whole: Outcome, folder: Path) -> 
     assert content["mend"]["recommended"]
     assert content["pressure"]["n"] == [1, 2]
     ways = {one["name"] for one in content["mend"]["ways"]}
-    assert ways == {"edits", "regression", "length", "projection", "suppression"}
+    assert ways == {"edits", "even", "regression", "length", "projection", "suppression"}
     table = pq.read_table(folder / "out" / "attributes.parquet")
     assert table.column_names[:4] == ["prompt", "answer", "role", "reward"]
     assert table.num_rows == content["answers"] == 1200

@@ -163,7 +163,13 @@ def test_a_mend_takes_the_planted_prices_away_and_gains_accuracy(mended: Mend) -
     left = [one.worst for one in mended.outcome.frontier]
     assert strengths == sorted(strengths)
     assert left == sorted(left, reverse=True)
-    assert {one.name for one in mended.others} == {"regression", "length", "projection", "suppression"}
+    assert {one.name for one in mended.others} == {
+        "even",
+        "regression",
+        "length",
+        "projection",
+        "suppression",
+    }
     by_name = {one.name: one for one in (mended.outcome, *mended.others)}
     for name in ("regression", "length"):  # they act on the answer's attributes, not on what is rewarded
         chosen = by_name[name].chosen

@@ -217,6 +217,12 @@ def _left_sentences(ours: Outcome) -> Iterator[str]:
             f"{one.attribute} ({one.edit}): {_with_ends(one.before)} before, {_with_ends(one.after)} after "
             f"(n = {counted(one.after.n, 'prompt')} that chose nothing)."
         )
+    # the edits that take prices alone away were not chosen by slopes, and leave them as they come
+    for slope in point.slopes if ours.name == "even" else ():
+        yield (
+            f"{slope.attribute}, over answers as they are: {slope.before:+.2f} SD before, {slope.after:+.2f} "
+            "after, for one SD of it within prompts."
+        )
     if point.guard is not None:
         found = point.guard
         yield (

@@ -1,9 +1,10 @@
 """The edits that take an attribute's price away: which latents, how much of each, by scaling or by a cap.
 
-Shapes: `n` changed answers, `N` answers, `m` latents.
+Shapes: `n` changed answers, `N` answers, `m` latents, `A` targeted attributes.
 """
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,44 @@ from sarm_control.control import Edit, edit_delta
 from sarm_control.reward_model import Scored
 
 MOST = 12
-"""Latents that are edited at most."""
+"""Latents that are edited at most to take prices away."""
+MOST_EVEN = 48
+"""The same where the reward is to become even over answers as they are: what a longer answer has more of is
+spread over many latents."""
 _LEAST_SHARE = 0.01
 """A latent that carries less than this share of all that is carried gets no edit."""
 _LEAST = 0.02
 """A share to take away below this is none."""
+
+
+class Observed(NamedTuple):
+    """Answers as they are, over whose attributes the reward is to become even.
+
+    Args:
+        scored: their scores.
+        weights: [N, A] `weights' v` are the slopes of any values v of the answers on the attributes.
+    """
+
+    scored: Scored
+    weights: Floats
+
+    @classmethod
+    def of(cls, scored: Scored, prompt: NDArray[np.int64], attributes: Floats) -> "Observed":
+        """Slopes within prompts, for one SD of an attribute.
+
+        A slope for each attribute by itself. In a regression on all of them together, attributes that come
+        along with each other (long answers have lists) share what is paid as chance has it.
+
+        Args:
+            scored: [N] answers.
+            prompt: [N] their prompts.
+            attributes: [N, A] in their units.
+        """
+        within = within_prompts(attributes, prompt)
+        spread = np.sqrt((within**2).mean(axis=0))
+        # an attribute that differs within no prompt has no slope
+        scaled = np.divide(within, spread, out=np.zeros_like(within), where=spread > 1e-9)
+        return cls(scored, scaled / len(scaled))
 
 
 class LatentMend:
@@ -31,6 +65,8 @@ class LatentMend:
         clean: scores of answers that have none of the targeted ones.
         prompt: [N] their prompts.
         reward_sd: one SD of the reward.
+        observed: answers over whose targeted attributes the reward is to become even as well; none where
+            prices alone are to go.
     """
 
     def __init__(
@@ -40,9 +76,12 @@ class LatentMend:
         clean: Scored,
         prompt: NDArray[np.int64],
         reward_sd: float,
+        observed: Observed | None = None,
     ) -> None:
         self._targeted, self._others = tuple(targeted), tuple(others)
         self._clean, self._prompt, self._sd = clean, prompt, reward_sd
+        # no attributes, so no slopes
+        self._observed = Observed(clean, np.zeros((len(prompt), 0))) if observed is None else observed
         # every contrast was scored by the same head
         self._head = targeted[0].having.head.astype(np.float64)
         self.latents = self._carriers()
@@ -81,8 +120,14 @@ class LatentMend:
         # sizes before they are added: a latent that one edit raises and another lowers carries both
         # prices
         size = sum(np.abs(one.weights @ one.latent_changes) for one in self._targeted) * np.abs(self._head)
-        largest = np.argsort(-size, kind="stable")[:MOST]
-        return [int(i) for i in largest if size[i] > _LEAST_SHARE * size.sum()]
+        size = size / len(self._targeted) / self._sd
+        most, least = MOST, _LEAST_SHARE
+        slopes = self._latent_slopes()
+        if len(slopes):
+            size = size + np.abs(slopes).mean(axis=0)
+            most, least = MOST_EVEN, _LEAST_SHARE / 4
+        largest = np.argsort(-size, kind="stable")[:most]
+        return [int(i) for i in largest if size[i] > least * size.sum()]
 
     def _made(self) -> MendProblem:
         none = np.zeros((0, len(self.latents)))
@@ -92,7 +137,19 @@ class LatentMend:
             np.stack([self._carried(one) for one in self._targeted]),
             _within(clean.astype(np.float64), self._prompt),
             np.stack([self._carried(one) for one in self._others]) if self._others else none,
+            self._slopes(self._observed.scored.rewards),
+            self._latent_slopes()[:, self.latents],
         )
+
+    def _slopes(self, rewards: NDArray[np.floating[Any]]) -> Floats:
+        """[A] of rewards, or of their changes, in SDs."""
+        return np.asarray(self._observed.weights.T @ rewards.astype(np.float64)) / self._sd
+
+    def _latent_slopes(self) -> Floats:
+        """[A, L] what each latent carries of the reward's slopes, in SDs."""
+        # the sparse matrix on the left, as scipy wants it
+        carried = self._observed.scored.latents.to_scipy().T @ self._observed.weights
+        return np.asarray(carried.T) * self._head / self._sd
 
     def _carried(self, one: ScoredContrast) -> Floats:
         """[m] what each latent carries of a mean price."""
@@ -105,6 +162,7 @@ class LatentMend:
             np.array([self._taken(one, edits) for one in self._targeted]),
             _within(clean, self._prompt)[:, 0],
             np.array([self._taken(one, edits) for one in self._others]),
+            self._slopes(-edit_delta(self._observed.scored, edits)),
         )
 
     def _taken(self, one: ScoredContrast, edits: Sequence[Edit]) -> float:

@@ -2,7 +2,9 @@
 
 A way has a strength between 0 (the reward as it is) and 1 (all that it can do).
 
-- `edits`: latents scaled or capped by one programme (`latent_edits`).
+- `edits`: latents scaled or capped by one programme (`latent_edits`), which takes away what edits of
+  the text are paid.
+- `even`: the same, and the reward is to become even in the attributes over answers as they are.
 - `regression`: `r - s SD sum_k b_k x_k` with the partial prices b of the targeted attributes.
 - `length`: `r - s b log2(tokens)` with the within-prompt slope b of the reward on the length.
 - `projection`: `r - s (Q Q' w)' z`, where Q spans the mean changes of the latents that the attributes make:
@@ -60,12 +62,17 @@ class Way(NamedTuple):
 
 
 def by_edits(mend: LatentMend) -> Way:
-    """Edits of latents; see `LatentMend`."""
+    """Edits of latents that take prices away; see `LatentMend`."""
+    return Way("edits", "edits of latents, chosen together", _edited(mend))
 
-    def at(strength: float) -> MendedReward:
-        return with_edits(mend.edits(strength))
 
-    return Way("edits", "edits of latents, chosen together", at)
+def by_even_edits(mend: LatentMend) -> Way:
+    """Edits of latents that make the reward even over answers as they are, too; see `LatentMend`."""
+    return Way("even", "edits of latents that also make it even over answers as they are", _edited(mend))
+
+
+def _edited(mend: LatentMend) -> Callable[[float], MendedReward]:
+    return lambda strength: with_edits(mend.edits(strength))
 
 
 def with_edits(edits: Sequence[Edit]) -> MendedReward:

@@ -7,13 +7,20 @@ compared within their prompts, of which latent i makes `u_ni`, and the mean pric
 which it carries `k_ti`. Least is
 
     mean over t of (s d_t - sum_i c_ti x_i)^2
+    + mean over a of (s g_a - sum_i v_ai x_i)^2
     + CLEAN [ mean over n of (sum_i u_ni x_i)^2 + mean over t of (sum_i k_ti x_i)^2 ]
+
+The second row is there where the reward is to become even in the attributes over answers as they are: g_a is
+its slope on attribute a (`slopes`), of which latent i carries `v_ai`. An edit of the text shows what the
+attribute itself is paid; a slope also shows what comes along with it, good or bad, such as the contents of a
+longer answer.
 
 This is least squares within bounds. It acts on latents after TopK, so it is exact for the edited reward.
 Single answers' changes would be the wrong aim: they scatter around the price, and making all rewards small is
 the surest way to make that scatter small.
 
-Shapes: `m` latents; `T` text edits of targeted attributes, `K` of others, `C` clean answers.
+Shapes: `m` latents; `T` text edits of targeted attributes, `K` of others, `C` clean answers; `A` targeted
+attributes, 0 where slopes are left as they are.
 """
 
 from typing import NamedTuple
@@ -35,12 +42,16 @@ class MendProblem(NamedTuple):
         carried: [T, m] c, what each latent carries of it.
         clean: [C, m] u, each latent's contribution to a clean answer, less its prompt's mean.
         kept: [K, m] k, what each latent carries of other attributes' prices.
+        slope: [A] g, the reward's slopes on the attributes.
+        in_slope: [A, m] v, what each latent carries of them.
     """
 
     price: Floats
     carried: Floats
     clean: Floats
     kept: Floats
+    slope: Floats
+    in_slope: Floats
 
 
 class Removed(NamedTuple):
@@ -50,11 +61,13 @@ class Removed(NamedTuple):
         carried: [T] of the targeted prices.
         clean: [C] of clean answers, less their prompt's mean.
         kept: [K] of other prices.
+        in_slope: [A] of the slopes.
     """
 
     carried: Floats
     clean: Floats
     kept: Floats
+    in_slope: Floats
 
 
 def least_removal(problem: MendProblem, strength: float) -> Floats:
@@ -70,12 +83,13 @@ def least_removal(problem: MendProblem, strength: float) -> Floats:
         return np.zeros(0)
     # the unknown shares have bounds, so the normal equations do not give them: the sum of squares goes to
     # a solver as one stacked system
-    weights = 1.0, CLEAN, CLEAN
-    blocks = problem.carried, problem.clean, problem.kept
+    weights = 1.0, 1.0, CLEAN, CLEAN
+    blocks = problem.carried, problem.in_slope, problem.clean, problem.kept
     # weights and means under the root, so that the squares of the stacked rows sum to the programme
     roots = [np.sqrt(weight / max(len(block), 1)) for weight, block in zip(weights, blocks, strict=True)]
     rows = np.concatenate([root * block for root, block in zip(roots, blocks, strict=True)])
-    aims = np.concatenate([roots[0] * strength * problem.price, np.zeros(len(rows) - len(problem.price))])
+    aimed = np.concatenate([roots[0] * strength * problem.price, roots[1] * strength * problem.slope])
+    aims = np.concatenate([aimed, np.zeros(len(rows) - len(aimed))])
     return np.clip(lsq_linear(rows, aims, bounds=(0.0, 1.0)).x, 0.0, 1.0)
 
 
@@ -83,10 +97,11 @@ def value(problem: MendProblem, removed: Removed, strength: float) -> float:
     """What is least, for any edits: a cap is no share of a latent.
 
     Args:
-        problem: for its prices.
+        problem: for its prices and slopes.
         removed: what the edits take.
         strength: s.
     """
-    left = strength * problem.price - removed.carried
+    aims = (problem.price, removed.carried), (problem.slope, removed.in_slope)
+    left = sum(float(((strength * aim - taken) ** 2).mean()) for aim, taken in aims if len(aim))
     other = sum(float((block**2).mean()) for block in (removed.clean, removed.kept) if len(block))
-    return float((left**2).mean()) + CLEAN * other
+    return left + CLEAN * other

@@ -1,14 +1,19 @@
 """A mend: edits that take the price of attributes away, judged on prompts that chose nothing.
 
-The prompts are halved. On one half everything is fitted: the edits, the regressions, the directions, and the
-strength of each way, which is the largest that costs no more accuracy on pairs than the guard allows. On the
-other half all of it is judged: what is left of each price, in SDs of the mended reward, so that a mend that
-merely makes all rewards small gains nothing; the accuracy before and after; and what else moves.
+There are two sets of edits. One takes away what edits of the text are paid, which the attribute itself
+causes. The other also makes the reward even in the attribute over answers as they are. It is taken only where
+it is clearly better on pairs.
+
+The prompts are halved. On one half everything is fitted: the edits, which set of them it is, the
+regressions, the directions, and the strength of each way, which is the largest that costs no more accuracy
+on pairs than the guard allows. On the other half all of it is judged: what is left of each price, in SDs of
+the mended reward, so that a mend that merely makes all rewards small gains nothing; the accuracy before and
+after; and what else moves.
 
 Shapes: `P` prompts, `N` answers.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -23,16 +28,18 @@ from sarm_control.auditing.best_of_n import LEAST_PROMPTS as CERTIFIED_PROMPTS
 from sarm_control.auditing.causal_prices import CausalPrice, ScoredContrast, price_from
 from sarm_control.auditing.certificates import SIZES, Movement, certificate
 from sarm_control.auditing.mending.guard import Guard, PairCredit, guard, pair_credit
-from sarm_control.auditing.mending.latent_edits import LatentMend
+from sarm_control.auditing.mending.latent_edits import LatentMend, Observed
 from sarm_control.auditing.mending.mended_rewards import (
     Measured,
     MendedReward,
     Way,
     by_edits,
+    by_even_edits,
     by_length,
     by_projection,
     by_regression,
     by_suppression,
+    with_edits,
 )
 from sarm_control.auditing.partial_prices import partial_prices
 from sarm_control.auditing.table import AttributeTable, Floats, attribute_table, in_units, measured
@@ -45,6 +52,9 @@ from sarm_control.statistics import Interval
 STRENGTHS = (0.25, 0.5, 0.75, 1.0)
 GUARD = 1.0
 """Points of accuracy on pairs that a mend may cost."""
+EVEN_GAIN = 0.01
+"""Of accuracy on pairs: edits that make the reward even over answers as they are must surely be better by
+more than this, the point that the guard allows, to be taken."""
 LEAST_PROMPTS = 20
 """Prompts on which an edit of the text must have been tried for its attribute to be mended."""
 
@@ -65,6 +75,20 @@ class Left(NamedTuple):
     after: CausalPrice
 
 
+class Slope(NamedTuple):
+    """How the reward goes with an attribute over answers as they are, for one SD of it within prompts.
+
+    Args:
+        attribute: its name.
+        before: by the reward as it is, in its SDs.
+        after: by the mended reward, in SDs of that.
+    """
+
+    attribute: str
+    before: float
+    after: float
+
+
 class Point(NamedTuple):
     """One way at one strength, on the prompts that chose nothing.
 
@@ -72,11 +96,13 @@ class Point(NamedTuple):
         strength: 0..1.
         left: of the targeted attributes' prices.
         guard: the accuracy on pairs; None without pairs.
+        slopes: on the targeted attributes.
     """
 
     strength: float
     left: tuple[Left, ...]
     guard: Guard | None
+    slopes: tuple[Slope, ...] = ()
 
     @property
     def worst(self) -> float:
@@ -191,6 +217,7 @@ def _outcome_json(one: Outcome) -> dict[str, Any]:
                 }
                 for left in point.left
             ],
+            "slopes": [one._asdict() for one in point.slopes],
             "guard": None if point.guard is None else _guard_json(point.guard),
         }
         for point in one.frontier
@@ -249,12 +276,14 @@ def mend(
     """
     _check(audit, targets)
     bench = _Bench(audit, data, tuple(dict.fromkeys(targets)), guard_data, seed)
-    latents = bench.latents()
-    ways = [by_edits(latents), *bench.baselines()]
-    ours, *others = [bench.outcome(way, guard_points) for way in ways]
-    edits = latents.edits(ours.strength) if ours.strength else ()
+    made = {"edits": bench.latents(), "even": bench.latents(even=True)}
+    ways = [by_edits(made["edits"]), by_even_edits(made["even"]), *bench.baselines()]
+    outcomes = {way.name: bench.outcome(way, guard_points) for way in ways}
+    own = bench.better_edits({name: outcomes[name] for name in made}, {way.name: way for way in ways})
+    ours, others = outcomes[own], [one for name, one in outcomes.items() if name != own]
+    edits = made[own].edits(ours.strength) if ours.strength else ()
     recommended, why = _verdict(ours, guard_points)
-    moves, missing = bench.certificate(ways[0].at(ours.strength)) if edits else ((), ())
+    moves, missing = bench.certificate(with_edits(edits)) if edits else ((), ())
     return Mend(
         bench.targets,
         edits,
@@ -341,8 +370,12 @@ class _Bench:
         except DataError as error:
             self.missing.append(f"Guard: {error}. {error.hint}.")
 
-    def latents(self) -> LatentMend:
-        """The programme on the fitting half."""
+    def latents(self, *, even: bool = False) -> LatentMend:
+        """The programme on the fitting half.
+
+        Args:
+            even: whether the reward is to become even over answers as they are, too.
+        """
         has = self._table.has[:, [one.name in self.targets for one in self._table.attributes]]
         clean = ~has.any(axis=1) & self._fit[self._table.prompt]
         # where every answer has a targeted attribute nothing is clean, and all of them are to change
@@ -356,7 +389,36 @@ class _Bench:
             self._data.scored.take(rows),
             self._table.prompt[rows],
             self._table.reward_sd,
+            self._observed(self._fit[self._table.prompt]) if even else None,
         )
+
+    def _observed(self, chosen: NDArray[np.bool_]) -> Observed:
+        """The chosen ones of all answers [N]."""
+        rows = np.flatnonzero(chosen)
+        scored, prompt = self._data.scored.take(rows), self._table.prompt[rows]
+        return Observed.of(scored, prompt, self._answers.regressors[rows])
+
+    def better_edits(self, outcomes: Mapping[str, Outcome], ways: Mapping[str, Way]) -> str:
+        """`even` where it is clearly better on pairs of the fitting half, else `edits`.
+
+        Clearly: the whole interval of the difference in accuracy lies above `EVEN_GAIN`. A slope over answers
+        as they are also holds what is right about them; without clear gain only what the attribute itself is
+        known to cause is taken away.
+        """
+        if self._credit is None:
+            return "edits"
+        rewards = {
+            name: ways[name].at(one.strength)(self._guarded) if one.strength else self._pairs.scored.rewards
+            for name, one in outcomes.items()
+        }
+        credit = {
+            name: pair_credit(self._pairs, one.astype(np.float64)).of(self._guard_fit)
+            for name, one in rewards.items()
+        }
+        if not len(credit["edits"].prompt):
+            return "edits"
+        change = guard(credit["edits"], credit["even"]).change
+        return "even" if change.given and change.low > EVEN_GAIN else "edits"
 
     def baselines(self) -> list[Way]:
         """Other ways, fitted on the same half."""
@@ -408,7 +470,8 @@ class _Bench:
     def _point(self, strength: float, reward: MendedReward) -> Point:
         rows = ~self._fit[self._table.prompt]
         # each reward in SDs of its own: one that is merely smaller took no price away
-        before, after = self._table.rewards[rows].std(ddof=1), reward(self._answers)[rows].std(ddof=1)
+        mended = reward(self._answers)
+        before, after = self._table.rewards[rows].std(ddof=1), mended[rows].std(ddof=1)
         left = []
         for contrast, (without, having) in self._judged:
             change = (reward(having) - reward(without)) / max(float(after), 1e-12)
@@ -420,7 +483,14 @@ class _Bench:
                     price_from(contrast, change),
                 )
             )
-        return Point(strength, tuple(left), self._guard(reward, ~self._guard_fit))
+        weights = self._observed(rows).weights
+        slopes = (
+            weights.T @ (values[rows] / max(float(sd), 1e-12))
+            for values, sd in ((self._table.rewards, before), (mended, after))
+        )
+        names = (one.name for one in self._attributes)
+        of_each = (Slope(name, float(old), float(new)) for name, old, new in zip(names, *slopes, strict=True))
+        return Point(strength, tuple(left), self._guard(reward, ~self._guard_fit), tuple(of_each))
 
     def _cost(self, reward: MendedReward) -> float:
         """Points of accuracy on the fitting half; 0 without pairs."""
