@@ -15,6 +15,7 @@ with units for it. The bar: at most twice the limit.
 
 import argparse
 import json
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -27,13 +28,15 @@ from random_models import SHAPES, make_policy, make_prompts
 from torch.utils.flop_counter import FlopCounterMode
 
 from sarm_control.reward_model import has_bfloat16
+from sarm_control.training.policy.cpu_linear import can_pack
 from sarm_control.training.policy.policy import Policy
 from sarm_control.training.rollout.rollout import PromptRow, Rollout, sample_answers
 
 BAR = 2.0
 READ_MIB = 512
 PIECES = {
-    "products of weights": ("mm", "addmm", "bmm", "linear", "mkldnn_linear", "matmul"),
+    "products of weights": ("mm", "addmm", "bmm", "linear", "mkldnn_linear", "matmul", "_linear_pointwise"),
+    "packing": ("_reorder_linear_weight",),
     "attention": ("_scaled_dot_product_flash_attention_for_cpu", "scaled_dot_product_attention"),
     "cache": ("cat", "index", "index_select", "repeat_interleave"),
     "drawing": ("_softmax", "sum", "cumsum", "searchsorted", "gather", "logsumexp", "constant_pad_nd"),
@@ -83,7 +86,7 @@ def measure(dtype: torch.dtype, options: argparse.Namespace) -> dict[str, Any]:
     def rollout(tokens: int) -> Rollout:
         return sampled(policy, prompts, options.answers_per_prompt, tokens)
 
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False, custom_mapping=_packed_flops()) as counter:
         rollout(options.new_tokens)
     rounds = []
     for _ in range(options.rounds):
@@ -114,6 +117,15 @@ def measure(dtype: torch.dtype, options: argparse.Namespace) -> dict[str, Any]:
     if options.profile:
         found["pieces"] = pieces(lambda: rollout(options.new_tokens))
     return found
+
+
+def _packed_flops() -> dict[Any, Callable[..., int]]:
+    """How PyTorch's counter, which does not know products with packed weights, is to count them."""
+
+    def flops(x: Sequence[int], weight: Sequence[int], *_: Any, **_more: Any) -> int:
+        return 2 * math.prod(x) * weight[0]
+
+    return {torch.ops.mkldnn._linear_pointwise: flops} if can_pack() else {}
 
 
 def sampled(policy: Policy, prompts: Sequence[PromptRow], answers: int, tokens: int) -> Rollout:
@@ -168,7 +180,8 @@ def pieces(work: Callable[[], object]) -> dict[str, float]:
         work()
     averages = profiler.key_averages()
     print(averages.table(sort_by="self_cpu_time_total", row_limit=20))
-    kinds = {f"aten::{name}": kind for kind, names in PIECES.items() for name in names}
+    spaces = ("aten", "mkldnn")
+    kinds = {f"{space}::{one}": kind for kind, names in PIECES.items() for one in names for space in spaces}
     spent: dict[str, float] = {}
     for one in averages:
         kind = kinds.get(one.key, "the rest")

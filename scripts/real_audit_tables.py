@@ -173,7 +173,7 @@ def _before_and_after(found: Mapping[str, Any], key: str, of: str) -> list[str]:
     ways = list(dict.fromkeys(way["name"] for one in _mended(found) for way in one["ways"]))
     lines = [f"| reward model | {of} | before, SD | {' | '.join(ways)} |", "| --- " * (len(ways) + 3) + "|"]
     for name, one in found["reward_models"].items():
-        measured = {way["name"]: way.get(key) or [] for way in one.get("ways", ())}
+        measured: dict[str, list[Any]] = {way["name"]: way.get(key) or [] for way in one.get("ways", ())}
         # a way that no strength was allowed for has none
         for place, first in enumerate(max(measured.values(), key=len, default=[])):
             after = [f"{measured[way][place]['after']:+.2f}" if measured[way] else "-" for way in ways]

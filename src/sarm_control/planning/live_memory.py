@@ -8,12 +8,15 @@ What the kernels themselves take for a moment, and what an allocator does not gi
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from sarm_control.training import can_pack
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -62,11 +65,20 @@ class LiveMemory(TorchDispatchMode):
         self.live -= self._known.pop(key)
 
 
+@cache
+def _know_packed_weights() -> None:
+    """Tells fake tensors that a packed weight is as large as the weight: PyTorch knows it in graphs only."""
+    if can_pack():
+        register: Any = torch.library.register_fake("mkldnn::_reorder_linear_weight")
+        register(lambda weight, *_: torch.empty_like(weight))
+
+
 @contextmanager
 def counted() -> Iterator[LiveMemory]:
     """Inside, tensors have no memory, and what they would take is counted."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
+    _know_packed_weights()
     with FakeTensorMode(), LiveMemory() as live:
         yield live
 

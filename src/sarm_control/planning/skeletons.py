@@ -53,7 +53,14 @@ class PolicyShape:
 
 
 class _WithoutNumbers(Policy):
-    """A policy whose weights have no values to check."""
+    """A policy whose weights have no values to check, and that may be planned for a GPU."""
+
+    on_gpu = False
+
+    @property
+    def packs(self) -> bool:
+        """As the planned machine does."""
+        return super().packs and not self.on_gpu
 
     def _check_head(self) -> None:
         """The weights are not there."""
@@ -98,6 +105,7 @@ def make_policy(shape: PolicyShape, reward: RewardShape, layers: int, critic_lay
     # all that a policy asks of its template before it reads text
     template: Any = SimpleNamespace(end_ids=(0,))
     policy = _WithoutNumbers(model, template, reference=reference, autocast=shape.half)
+    policy.on_gpu = shape.on_gpu
     if shape.training.value == "adapter" and shape.lora is not None:
         policy.critic = AdapterCritic(model, policy.token_states, shape.lora, 0)
     elif shape.training.value == "model":

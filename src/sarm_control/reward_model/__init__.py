@@ -64,7 +64,13 @@ if TYPE_CHECKING:
     from sarm_control.reward_model.trunk.placement import check_placement, dtype_of
     from sarm_control.reward_model.trunk.pooling import Pooling, pool_states
     from sarm_control.reward_model.trunk.pre_activations import pre_topk
-    from sarm_control.reward_model.trunk.torch_backend import has_bfloat16, rounded_factors, with_own_memory
+    from sarm_control.reward_model.trunk.torch_backend import (
+        has_bfloat16,
+        has_tiles,
+        rounded_factors,
+        whole_factors,
+        with_own_memory,
+    )
     from sarm_control.reward_model.trunk.trunk import (
         Trunk,
         base_config,
@@ -121,6 +127,7 @@ _HOME_OF = {
     "find_folder": "files.checkpoint",
     "from_checkpoint": "files.checkpoint",
     "has_bfloat16": "trunk.torch_backend",
+    "has_tiles": "trunk.torch_backend",
     "head_of": "description",
     "is_attached": "files.classifier_config",
     "is_sarm": "files.config",
@@ -143,6 +150,7 @@ _HOME_OF = {
     "read_model_fingerprint": "description",
     "read_template": "description",
     "rounded_factors": "trunk.torch_backend",
+    "whole_factors": "trunk.torch_backend",
     "with_own_memory": "trunk.torch_backend",
     "ATTACHED": "files.classifier_config",
     "configuration_folder": "files.checkpoint",
@@ -198,6 +206,7 @@ __all__ = [
     "find_folder",
     "from_checkpoint",
     "has_bfloat16",
+    "has_tiles",
     "head_of",
     "is_attached",
     "is_sarm",
@@ -226,6 +235,7 @@ __all__ = [
     "stored_type",
     "takes_sdpa",
     "trunk_config",
+    "whole_factors",
     "with_own_memory",
     "write_edited_weights",
 ]

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from sarm_control.training.monitor.evaluation import Gold
     from sarm_control.training.monitor.ledger_file import read_ledger
     from sarm_control.training.policy.adapter_files import checked_source
+    from sarm_control.training.policy.cpu_linear import can_pack
     from sarm_control.training.policy.critic import AdapterCritic
     from sarm_control.training.policy.critic_model import ModelCritic
     from sarm_control.training.policy.lora import add_adapters, inject_adapter, recompute_layers
@@ -107,6 +108,7 @@ _HOME_OF = {
     "Start": "run.run_folder",
     "Trainer": "algorithm.trainer",
     "TrainingConfig": "config.run_config",
+    "can_pack": "policy.cpu_linear",
     "check_human": "run.demonstrations",
     "check_files": "run.model_files",
     "check_models": "run.dry_run",
@@ -201,6 +203,7 @@ __all__ = [
     "Trainer",
     "TrainingConfig",
     "add_adapters",
+    "can_pack",
     "check_files",
     "check_human",
     "check_models",

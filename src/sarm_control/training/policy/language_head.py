@@ -36,8 +36,10 @@ class LanguageHead:
     def logits(self, hidden: Tensor) -> Tensor:
         """[M, D] states to [M, V] float32 logits."""
         head = self._model.get_output_embeddings()
-        # a float32 head is called as it is, so that hooks and adapters on it take part
-        if type(head) is nn.Linear and head.weight.dtype == torch.float32:
+        # a float32 head is called as it is, so that hooks and adapters on it take part; so is one that was
+        # given a product of its own, which is float32 too (`packed_products`)
+        called = head.weight.dtype == torch.float32 or "forward" in vars(head)
+        if type(head) is nn.Linear and called:
             return _scaled(head(hidden.float()), self._model.config)
         bias = None if head.bias is None else head.bias.float()
         return _scaled(nn.functional.linear(hidden.float(), self._weight(head), bias), self._model.config)

@@ -4,12 +4,14 @@ import contextlib
 import copy
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from sarm_control.errors import ConfigError, MissingExtraError, ModelError
 from sarm_control.extras import install
@@ -188,6 +190,56 @@ def merged_adapters(model: Any) -> Iterator[None]:
     finally:
         for layer, (weight, data, disabled) in zip(layers, kept, strict=True):
             weight.data, layer._disable_adapters = data, disabled
+
+
+@contextlib.contextmanager
+def adapters_off(model: Any) -> Iterator[None]:
+    """Inside the block every layer computes without its adapters."""
+    layers = _adapter_layers(model)
+    before = [layer._disable_adapters for layer in layers]
+    for layer in layers:
+        layer._disable_adapters = True
+    try:
+        yield
+    finally:
+        for layer, disabled in zip(layers, before, strict=True):
+            layer._disable_adapters = disabled
+
+
+def merged_linears(model: Any, name: str | None = None) -> dict[torch.nn.Linear, Callable[[], Tensor]] | None:
+    """For each linear layer under an adapter, what gives its float32 weight with the adapter added.
+
+    Args:
+        model: with adapters, or none.
+        name: of the adapter; the active one where None.
+
+    Returns:
+        None where some adapter is not a plain sum: of several adapters, say.
+    """
+    found: dict[torch.nn.Linear, Callable[[], Tensor]] = {}
+    for layer in _adapter_layers(model):
+        if not _mergeable(layer) or (name is not None and name not in layer.lora_A):
+            return None
+        found[layer.base_layer] = partial(_merged_weight, layer, name or layer.active_adapters[0])
+    return found
+
+
+def own_linears(model: Any) -> list[torch.nn.Linear]:
+    """The linear layers of a model that are no part of an adapter."""
+    adapters = {id(part) for layer in _adapter_layers(model) for part in _parts_of(layer)}
+    linear = (part for part in model.modules() if isinstance(part, torch.nn.Linear))
+    return [part for part in linear if id(part) not in adapters]
+
+
+def _parts_of(layer: Any) -> Iterator[torch.nn.Module]:
+    for held in ("lora_A", "lora_B"):
+        yield from getattr(layer, held, torch.nn.ModuleDict()).values()
+
+
+def _merged_weight(layer: Any, name: str) -> Tensor:
+    # out of place: a float32 weight is the layer's own
+    merged: Tensor = layer.get_delta_weight(name).detach().float() + layer.base_layer.weight.detach()
+    return merged
 
 
 def _mergeable(layer: Any) -> bool:

@@ -10,7 +10,7 @@ all rows, concatenated.
 
 import contextlib
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,27 +24,32 @@ from sarm_control.files import atomic_folder
 from sarm_control.reward_model import (
     cache_argument,
     has_bfloat16,
+    has_tiles,
     quiet_transformers,
     rounded_factors,
     takes_sdpa,
+    whole_factors,
     with_own_memory,
 )
 from sarm_control.seeds import derive_seed
 from sarm_control.training.config.run_config import PolicyConfig
 from sarm_control.training.policy.adapter_files import policy_source
-from sarm_control.training.policy.cpu_linear import blocked_products
+from sarm_control.training.policy.cpu_linear import can_pack, is_plain, packed_products
 from sarm_control.training.policy.critic import Critic, HeadCritic, ValueHead
 from sarm_control.training.policy.language_head import LanguageHead
 from sarm_control.training.policy.lora import (
     CRITIC,
     START,
     active_adapter,
+    adapters_off,
     add_adapters,
     continue_adapter,
     few_rows,
     merge_adapter,
     merged_adapters,
+    merged_linears,
     merged_weights,
+    own_linears,
     recompute_layers,
     save_adapter,
 )
@@ -97,6 +102,8 @@ class Policy:
         self.device = next(self.causal.parameters()).device
         self.critic: Critic = HeadCritic(self.hidden_size, self.device)
         self.sharding: Sharding | None = None
+        # inside `decoding` with packed weights, which computes in float32 and has the adapters in the weights
+        self._packed = False
         self._head = LanguageHead(self.causal)
         # with adapters policy and reference share one head, which is frozen
         self._reference_head = self._head if reference is None else LanguageHead(reference)
@@ -270,7 +277,7 @@ class Policy:
         return {"policy": self.trainable(), "value_head": head, **({"critic": body} if body else {})}
 
     def _as_reference(self, reference: bool) -> AbstractContextManager[None]:
-        other_adapter = reference and self.reference is None
+        other_adapter = reference and self.reference is None and not self._packed
         return active_adapter(self.causal, self._start) if other_adapter else contextlib.nullcontext()
 
     @contextlib.contextmanager
@@ -314,21 +321,65 @@ class Policy:
 
     @contextlib.contextmanager
     def decoding(self, *, reference: bool = False) -> Iterator[None]:
-        """For passes of one token a row: like `rounded_weights`, with kernels that suit few rows.
+        """For passes of one token a row, with kernels that suit few rows.
 
-        Float32 adapters are merged into float32 weights, which saves two products of a few rows in every
-        layer; in bfloat16 the sum would round the adapters away. Float32 products are made in blocks.
-        Sharded layers are left as they are.
+        On a processor without matrix units everything is float32, whatever the policy trains in: adapters are
+        added to the weights, which are packed (`packed_products`). A few rows in bfloat16 take longer there,
+        for casts and for the adapters' own products. Elsewhere it is like `rounded_weights`, and float32
+        adapters are merged into float32 weights; in bfloat16 the sum would round the adapters away. Sharded
+        layers are left as they are.
 
         Args:
             reference: the passes are made by the reference.
         """
-        # merging and blocks read whole float32 weights
+        model = self.reference if reference and self.reference is not None else self.causal
+        merged = self._packable(model, reference=reference)
+        if merged is not None:
+            packed = self._in_float32(model, merged)
+            with torch.no_grad(), _fused_attention([model]), adapters_off(model), packed:
+                yield
+            return
+        # merging reads whole float32 weights
         plain = not (self.autocast or self.sharding)
         adapters = merged_adapters(self.causal) if plain and not reference else few_rows(self.causal)
-        products = blocked_products([*self._linear_layers(), *self._heads()] if plain else [])
-        with self.rounded_weights(), _fused_attention(self._models()), adapters, products:
+        with self.rounded_weights(), _fused_attention(self._models()), adapters:
             yield
+
+    @property
+    def packs(self) -> bool:
+        """Whether `decoding` multiplies with packed float32 weights, where the adapters allow it."""
+        # has_tiles: matrix units multiply a few rows in bfloat16 faster
+        slow = self.device.type == "cpu" and not (self.autocast and has_tiles())
+        return slow and self.sharding is None and can_pack()
+
+    def _packable(self, model: Any, *, reference: bool) -> dict[nn.Linear, Callable[[], Tensor]] | None:
+        """The weights with adapters that are packed; None where nothing is."""
+        if not self.packs:
+            return None
+        # with adapters the reference is where the policy started, which may be an adapter too
+        plain = reference and self._start is None
+        return {} if plain else merged_linears(model, self._start if reference else None)
+
+    @contextlib.contextmanager
+    def _in_float32(self, model: Any, merged: Mapping[nn.Linear, Callable[[], Tensor]]) -> Iterator[None]:
+        """Packs the products of a model and computes the rest of it in float32, its adapters switched off.
+
+        Args:
+            model: whose.
+            merged: what gives the weights that are not the layer's own.
+        """
+        linear = [layer for layer in own_linears(model) if is_plain(layer)]
+
+        def weight_of(layer: nn.Linear) -> Tensor:
+            made = merged.get(layer)
+            return layer.weight.detach().float() if made is None else made()
+
+        self._packed = True
+        try:
+            with whole_factors(), _float32_parts(model, linear), packed_products(linear, weight_of):
+                yield
+        finally:
+            self._packed = False
 
     def _models(self) -> list[Any]:
         return [model for model in (self.causal, self.reference) if model is not None]
@@ -344,7 +395,8 @@ class Policy:
 
     def half_precision(self) -> Any:
         """The context that the decoder runs in: autocast to bfloat16, or nothing."""
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast)
+        half = self.autocast and not self._packed
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=half)
 
     @torch.no_grad()
     def _check_head(self) -> None:
@@ -364,6 +416,32 @@ class Policy:
                 f"{type(self.causal).__name__} changes its logits after the head in a way not known here",
                 hint="use a Llama, Qwen, Gemma, Mistral or GPT style model as the policy",
             )
+
+
+@contextlib.contextmanager
+def _float32_parts(model: nn.Module, others: Sequence[nn.Module]) -> Iterator[None]:
+    """Computes in float32 with all parts but some; tables of embeddings keep their type, and give float32."""
+    left = {id(part) for part in others}
+    parts = [part for part in model.modules() if id(part) not in left]
+    tables = [part for part in parts if isinstance(part, nn.Embedding)]
+    small = {
+        id(weight): weight
+        for part in parts
+        if not isinstance(part, nn.Embedding)
+        for weight in part.parameters(recurse=False)
+        if weight.is_floating_point() and weight.dtype != torch.float32
+    }
+    kept = [(weight, weight.data) for weight in small.values()]
+    hooks = [table.register_forward_hook(lambda _part, _inputs, found: found.float()) for table in tables]
+    for weight, data in kept:
+        weight.data = data.float()
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+        for weight, data in kept:
+            weight.data = data
 
 
 @contextlib.contextmanager
