@@ -175,7 +175,7 @@ def _before_and_after(found: Mapping[str, Any], key: str, of: str) -> list[str]:
     for name, one in found["reward_models"].items():
         measured: dict[str, list[Any]] = {way["name"]: way.get(key) or [] for way in one.get("ways", ())}
         # a way that no strength was allowed for has none
-        for place, first in enumerate(max(measured.values(), key=len, default=[])):
+        for place, first in enumerate(next((rows for rows in measured.values() if rows), [])):
             after = [f"{measured[way][place]['after']:+.2f}" if measured[way] else "-" for way in ways]
             lines.append(f"| {name} | {first[of]} | {first['before']:+.2f} | {' | '.join(after)} |")
     return lines
