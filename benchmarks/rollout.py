@@ -9,16 +9,18 @@ best large product here: with many rows a processor without matrix units meets t
     python benchmarks/rollout.py [--rounds 5] [--json benchmarks/results/rollout.json]
     python benchmarks/rollout.py --profile    # the largest pieces of one rollout, by torch's profiler
 
+`packing` is how many times as long the same rollout takes in the same round where no weight is packed.
 Answers of a random policy practically never end early. Float32 is measured everywhere, bfloat16 on processors
 with units for it. The bar: at most twice the limit.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -95,10 +97,14 @@ def measure(dtype: torch.dtype, options: argparse.Namespace) -> dict[str, Any]:
         start = time.perf_counter()
         answers = rollout(options.new_tokens)
         seconds = time.perf_counter() - start
+        with unpacked():
+            plain = timed(lambda: rollout(options.new_tokens))
         limit = max(answers.lengths) * weight_bytes(policy) / rate
         rounds.append(
             {
                 "seconds": seconds,
+                "seconds_unpacked": plain,
+                "packing": plain / seconds,
                 "seconds_of_the_first_token": first,
                 "tokens_a_second": sum(answers.lengths) / seconds,
                 "bytes_a_second": rate,
@@ -117,6 +123,17 @@ def measure(dtype: torch.dtype, options: argparse.Namespace) -> dict[str, Any]:
     if options.profile:
         found["pieces"] = pieces(lambda: rollout(options.new_tokens))
     return found
+
+
+@contextlib.contextmanager
+def unpacked() -> Iterator[None]:
+    """Inside policies decode with weights in the layout of a table, and in the type that they train in."""
+    before = Policy.packs
+    Policy.packs = property(lambda _: False)  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        Policy.packs = before  # type: ignore[method-assign]
 
 
 def _packed_flops() -> dict[Any, Callable[..., int]]:
@@ -219,6 +236,7 @@ def main() -> None:
             f"{name}: {one['tokens_a_second']:.0f} tokens a second, {one['seconds']:.2f} s, "
             f"{one['times_the_limit']:.2f} times the limit of {one['limit_seconds']:.2f} s (at most {BAR:g}: "
             f"{held}); all products at the best rate: {one['arithmetic_seconds']:.2f} s; "
+            f"without packed weights {one['packing']:.2f} times as long; "
             f"log-probabilities of the sampler and of training differ by {one['logprobs_apart']:.1e} at most"
         )
         for kind, share in one.get("pieces", {}).items():
