@@ -298,6 +298,24 @@ def keep_settings(places: Places, settings: dict[str, Any]) -> None:
     file.write_text(json.dumps(settings, indent=2) + "\n")
 
 
+def keep_machine(places: Places) -> None:
+    """Writes down on what the stages run; of several machines the last."""
+    import torch
+
+    from sarm_control.reward_model import has_bfloat16
+    from sarm_control.study.provenance import processor
+
+    cpu = torch.device("cpu")
+    found = {
+        **processor(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
+        "trained_in": "bfloat16" if torch.cuda.is_available() or has_bfloat16(cpu) else "float32",
+        "torch": torch.__version__,
+    }
+    (places.work / "machine.json").write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
 def main() -> None:
     """Runs the stages whose output is not there yet."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
@@ -325,6 +343,7 @@ def main() -> None:
         places, {"steps": arguments.steps, "rows": arguments.rows, "pairs_of_a_step": PAIRS_OF_A_STEP}
     )
     write_rows(places, arguments.rows)
+    keep_machine(places)
     start = time.monotonic()
     for number, name in enumerate(arguments.only, 1):
         if (places.work / STAGES[name].output).exists():

@@ -19,6 +19,17 @@ NAMES = {
 }
 
 
+GOALS = {"held_out": 0.98, "elsewhere": 0.95, "state_below": 0.05}
+"""Of the reward's and the margin's variance; and how far the state's may lie below that of the plain one."""
+_ATTACH = "sarm attach --model Skywork/{} --pairs pairs.jsonl --eval other_pairs.jsonl --compare -o attached"
+ELSEWHERE = [
+    "<!-- not run: downloads a reward model -->",
+    "```",
+    *(_ATTACH.format(name) for name in ("Skywork-Reward-V2-Qwen3-0.6B", "Skywork-Reward-V2-Llama-3.1-8B")),
+    "```",
+]
+
+
 def number(value: float | None, digits: int = 3) -> str:
     """A number, or a dash."""
     return "-" if value is None else f"{value:.{digits}f}"
@@ -76,6 +87,31 @@ def stages_table(work: Path) -> Iterator[str]:
         yield f"| {name} | {one['seconds'] / 60:.1f} | {one['peak_mib']} |"
 
 
+def goals(found: dict[str, Any]) -> Iterator[str]:
+    """What was aimed at before the run, and whether it was reached."""
+    plain = found["baselines"]["mean_squared_error"]["held_out"]["state"]
+    (elsewhere,) = found["evaluation"].values()
+    asked = [
+        ("reward, held-out prompts", found["held_out"]["reward"], GOALS["held_out"]),
+        ("margin, held-out prompts", found["held_out"]["margin"], GOALS["held_out"]),
+        ("reward, another benchmark", elsewhere["reward"], GOALS["elsewhere"]),
+        ("margin, another benchmark", elsewhere["margin"], GOALS["elsewhere"]),
+        ("state, held-out prompts", found["held_out"]["state"], plain - GOALS["state_below"]),
+    ]
+    yield "| variance explained of | goal, at least | measured | |"
+    yield "|---|---|---|---|"
+    for what, value, goal in asked:
+        yield f"| {what} | {number(goal)} | {number(value)} | {'met' if value >= goal else '**missed**'} |"
+
+
+def ran_on(work: Path) -> str:
+    """The machine, in a sentence."""
+    one = read(work, "machine.json")
+    wide = [name for name in ("avx2", "avx512f", "avx512_bf16", "amx_bf16") if name in one["flags"]]
+    where = one["gpu"] or f"{one['threads']} cores of {one['processor']} ({', '.join(wide)})"
+    return f"Run on {where}, torch {one['torch']}; TRL trained in {one['trained_in']}, all else is float32."
+
+
 def read(work: Path, name: str) -> Any:
     """A JSON file."""
     return json.loads((work / name).read_text(encoding="utf-8"))
@@ -89,7 +125,8 @@ def page(work: Path) -> Iterator[str]:
     yield ""
     yield (
         f"`make real-attach` wrote the figures: SmolLM2-135M-Instruct, {settings['steps']} steps of TRL's "
-        f"`RewardTrainer` of {settings['pairs_of_a_step']} pairs each, {rows}; one seed."
+        f"`RewardTrainer` of {settings['pairs_of_a_step']} pairs each, {rows}; one seed. "
+        f"{ran_on(work)}"
     )
     texts, parts = found["texts"], found["contributions"]
     yield ""
@@ -97,6 +134,8 @@ def page(work: Path) -> Iterator[str]:
         f"The dictionary has {found['latents']} latents, k = {found['k']}, from {texts['answers']} answers "
         f"to {texts['prompts']} prompts, {texts['held_out_prompts']} of them held out. {identical(work)}"
     )
+    yield ""
+    yield from goals(found)
     yield ""
     yield from fit_table(found)
     yield ""
@@ -113,6 +152,7 @@ def page(work: Path) -> Iterator[str]:
         )
     yield from ["", *costs_table(work), "", "Target and complement are in SDs of the reward.", ""]
     yield from stages_table(work)
+    yield from ["", "The same for reward models that people use, not run here:", "", *ELSEWHERE]
 
 
 def main() -> None:
