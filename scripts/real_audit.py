@@ -21,7 +21,7 @@ import real_audit_planted as planted
 import real_audit_wordings as wordings
 from real_audit_states import SharedAnswers, States
 
-PARTS = ("planted", "mend", "beside", "wordings", "even")
+PARTS = ("planted", "mend", "beside", "wordings", "even", "rule")
 LAYERS = 6
 """Decoder layers of the trunk of parts a and d."""
 
@@ -119,7 +119,7 @@ def _run(name: str, given: argparse.Namespace, until: float | None) -> dict[str,
     places = mend.Places(data, work / "mend")
     places.work.mkdir(exist_ok=True)
     few = mend.Sizes(100, 64, 8, 20, 60, 2) if tiny else mend.Sizes()
-    return mend.run(places, few, mend.NEW_HALVES if name == "even" else (0,))
+    return mend.run(places, few, mend.HALVES[name])
 
 
 def _keep(path: Path, name: str, found: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Parts b and e of docs/results/audit.md: a mend of style, on a reward model with a dictionary.
+"""Parts b, e and f of docs/results/audit.md: a mend of style, on a reward model with a dictionary.
 
 Shapes: `N` answers, `L` latents.
 """
@@ -25,8 +25,8 @@ TEST = "reward_bench_2_safety.jsonl"
 TESTED, HEADS = "RewardBench 2 safety", ("even", "styled")
 MENDED = ("length", "bullets", "bold", "headers")
 STYLES = 3
-NEW_HALVES = (1, 2)
-"""Seeds of part e: which of the other half's prompts fit, and which judge. Part b has 0."""
+HALVES = {"mend": (0,), "even": (1, 2), "rule": (3, 4)}
+"""Seeds of parts b, e and f: which of the other half's prompts fit, and which judge."""
 
 
 class Sizes(NamedTuple):

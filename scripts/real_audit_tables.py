@@ -245,6 +245,7 @@ def main() -> None:
         ("planted", planted_text),
         ("mend", mend_text),
         ("even", mend_text),
+        ("rule", mend_text),
         ("beside", beside_text),
     ):
         if name in found:

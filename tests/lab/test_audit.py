@@ -163,7 +163,8 @@ def test_a_mend_takes_the_planted_prices_away_and_gains_accuracy(mended: Mend) -
     left = [one.worst for one in mended.outcome.frontier]
     assert strengths == sorted(strengths)
     assert left == sorted(left, reverse=True)
-    assert {one.name for one in mended.others} == {
+    assert {one.name for one in (mended.outcome, *mended.others)} == {
+        "edits",
         "even",
         "regression",
         "length",
