@@ -307,25 +307,29 @@ def _pressure(found: Audit) -> Iterator[str]:
     yield from aligned(rows, left=1) if len(rows) > 1 else ["  nothing, surely"]
 
 
+_LEFT = ("largest price left", "slope left", "accuracy on pairs", "turned right", "wrong")
+
+
 def _ways(mended: Mend) -> Iterator[str]:
     yield "ways to mend, each at the strength that the guard allowed, on prompts that chose nothing"
-    rows = [["way", "strength", "largest price left", "accuracy on pairs", "turned right", "wrong"]]
+    rows = [["way", "strength", *_LEFT]]
     rows += [_way_row(one, one.chosen) for one in (mended.outcome, *mended.others)]
     yield from aligned(rows, left=1)
     if mended.better is not None:
         yield mended.better
     yield "strength of the edits against what they leave and cost"
-    rows = [["strength", "largest price left", "accuracy on pairs", "turned right", "wrong"]]
+    rows = [["strength", *_LEFT]]
     rows += [_way_row(mended.outcome, point)[1:] for point in mended.outcome.frontier]
     yield from aligned(rows, left=1)
 
 
 def _way_row(way: Outcome, point: Point | None) -> list[str]:
     if point is None:
-        return [way.name, "none", "-", "-", "-", "-"]
+        return [way.name, "none", *["-"] * len(_LEFT)]
     own = point.guard
+    slope = f"{max(abs(one.after) for one in point.slopes):.2f} SD" if point.slopes else "-"
     known = ["-"] * 3 if own is None else [percent(own.after), str(own.flips.gained), str(own.flips.lost)]
-    return [way.name, f"{point.strength:g}", f"{point.worst:.2f} SD", *known]
+    return [way.name, f"{point.strength:g}", f"{point.worst:.2f} SD", slope, *known]
 
 
 def _certificate(mended: Mend) -> Iterator[str]:

@@ -372,19 +372,20 @@ def _mend(found: Mapping[str, Any]) -> Iterator[Section]:
         # look as if it had not been tried
         point = next((one for one in way["frontier"] if one["strength"] == way["strength"]), None)
         if point is None:
-            rows.append(
-                TableRow(str(way["words"]), [Cell(), Cell(), Cell(), text_cell("no strength kept the guard")])
-            )
+            rows.append(TableRow(str(way["words"]), [*[Cell()] * 4, text_cell("no strength kept the guard")]))
             continue
         guard = point["guard"]
         # the largest of all targets: a mean would hide one that was left as it was
         left = max((abs(one["after"]["sd"]) for one in point["left"]), default=None)
+        # audits of earlier releases measured none
+        slope = max((abs(one["after"]) for one in point.get("slopes", ())), default=None)
         rows.append(
             TableRow(
                 str(way["words"]),
                 [
                     Cell(number(way["strength"], 2)),
                     Cell(number(left, 2), unit=" SD"),
+                    Cell() if slope is None else Cell(number(slope, 2), unit=" SD"),
                     *(
                         (text_cell("no pairs"), Cell())
                         if guard is None
@@ -397,10 +398,18 @@ def _mend(found: Mapping[str, Any]) -> Iterator[Section]:
             )
         )
     caption = (
-        f"Each way at the strength that the guard of {mend['guard_points']:g} points allowed, on prompts "
-        "that chose nothing."
+        "The first way is the mend. Each at the strength that a guard of "
+        f"{mend['guard_points']:g} % of accuracy allowed, on prompts that chose nothing. A slope is what more "
+        "reward comes with one SD of an attribute over answers as they are."
     )
-    head = ("Way", "Strength", "Largest price left", "Accuracy on pairs", "Change")
+    head = (
+        "Way",
+        "Strength",
+        "Largest price left",
+        "Largest slope left",
+        "Accuracy on pairs",
+        "Change",
+    )
     verdict = "Recommended" if mend["recommended"] else "Not recommended"
     edits = More("The edits", [Code("\n".join(map(str, mend["edits"])))])
     # audits of earlier releases say nothing of other ways
