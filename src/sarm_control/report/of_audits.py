@@ -399,8 +399,8 @@ def _mend(found: Mapping[str, Any]) -> Iterator[Section]:
         )
     caption = (
         "The first way is the mend. Each at the strength that a guard of "
-        f"{mend['guard_points']:g} % of accuracy allowed, on prompts that chose nothing. A slope is what more "
-        "reward comes with one SD of an attribute over answers as they are."
+        f"{mend['guard_points']:g} % of accuracy allowed, on prompts that chose nothing. A slope is what "
+        "more reward comes with one SD of an attribute over answers as they are."
     )
     head = (
         "Way",
