@@ -319,7 +319,9 @@ def _verdict(ours: Outcome, allowed: float) -> tuple[bool, str]:
         return False, f"every strength costs more than {allowed:g} points of accuracy on pairs"
     if point.guard is None:
         return False, "there are no pairs, so nobody knows what it costs"
-    said = f"it costs {point.guard.cost:.1f} points of accuracy on pairs that chose nothing"
+    # a cost that is rounded to what is allowed would seem to be allowed
+    digits = 2 if allowed < point.guard.cost < allowed + 0.05 else 1
+    said = f"it costs {point.guard.cost:.{digits}f} points of accuracy on pairs that chose nothing"
     if point.guard.cost > allowed:
         return False, f"{said}, and {allowed:g} are allowed"
     if not any(abs(one.after.sd) < abs(one.before.sd) for one in point.left):
