@@ -2,7 +2,7 @@
 
 There are two sets of edits. One takes away what edits of the text are paid, which the attribute itself
 causes. The other also makes the reward even in the attribute over answers as they are. It is taken only where
-it is clearly better on pairs.
+it is better on pairs.
 
 The prompts are halved. On one half everything is fitted: the edits, which set of them it is, the
 regressions, the directions, and the strength of each way, which is the largest that costs no more accuracy
@@ -485,9 +485,8 @@ class _Bench:
                     price_from(contrast, change),
                 )
             )
-        weights = self._observed(rows).weights
         slopes = (
-            weights.T @ (values[rows] / max(float(sd), 1e-12))
+            self._judged_weights.T @ (values[rows] / max(float(sd), 1e-12))
             for values, sd in ((self._table.rewards, before), (mended, after))
         )
         names = (one.name for one in self._attributes)
@@ -506,6 +505,11 @@ class _Bench:
         before = self._credit.of(prompts)
         after = pair_credit(self._pairs, reward(self._guarded)).of(prompts)
         return guard(before, after) if len(before.prompt) else None
+
+    @cached_property
+    def _judged_weights(self) -> Floats:
+        """What gives slopes on the judging half; see `Observed`."""
+        return self._observed(~self._fit[self._table.prompt]).weights
 
     @cached_property
     def _guarded(self) -> Measured:
