@@ -140,3 +140,13 @@ def test_a_reference_that_is_an_adapter_is_decoded_with_it() -> None:
         torch.testing.assert_close(_logits(policy), trained, rtol=1e-4, atol=1e-4)
     with policy.decoding(reference=True):
         torch.testing.assert_close(_logits(policy, reference=True), frozen, rtol=1e-4, atol=1e-4)
+
+
+def test_an_adapter_on_a_layer_that_is_hooked_is_not_lost() -> None:
+    policy = _adapted(torch.float32, 0.2)
+    base: Any = next(part.base_layer for part in policy.model.modules() if hasattr(part, "base_layer"))
+    plain = _logits(policy)
+    vars(base)["forward"] = base.forward
+    with policy.decoding():
+        torch.testing.assert_close(_logits(policy), plain, rtol=1e-4, atol=1e-4)
+    assert "forward" in vars(base)

@@ -358,7 +358,9 @@ class Policy:
             return None
         # with adapters the reference is where the policy started, which may be an adapter too
         plain = reference and self._start is None
-        return {} if plain else merged_linears(model, self._start if reference else None)
+        merged = {} if plain else merged_linears(model, self._start if reference else None)
+        # an adapter can only be added to a product that is made here
+        return merged if merged is not None and all(map(is_plain, merged)) else None
 
     @contextlib.contextmanager
     def _in_float32(self, model: Any, merged: Mapping[nn.Linear, Callable[[], Tensor]]) -> Iterator[None]:
