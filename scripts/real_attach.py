@@ -235,7 +235,7 @@ def train_reward_model(places: Places, steps: int) -> None:
             bf16=has_bfloat16(device),
             # a second forward pass for memory that a model this small does not need
             gradient_checkpointing=False,
-            # half of a batch would be padding: answers have from 5 to 500 tokens
+            # answers of a few tokens would be padded to others of hundreds
             train_sampling_strategy="group_by_length",
             remove_unused_columns=False,
             seed=0,

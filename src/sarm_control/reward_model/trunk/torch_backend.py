@@ -34,8 +34,7 @@ def rounded_factors(enabled: bool = True) -> Iterator[None]:
 def whole_factors() -> contextlib.AbstractContextManager[None]:
     """Inside, float32 matrix products keep their factors, whatever `rounded_factors` around it says.
 
-    On a processor with bfloat16 but without matrix units rounding makes fused attention of a few rows eight
-    times as slow.
+    On a processor with bfloat16 but without matrix units rounding makes fused attention of a few rows slower.
     """
     return _fp32_precision(cpu="ieee", cuda="ieee")
 

@@ -1,8 +1,8 @@
 """Matrix products with weights that were laid out for them once, as in decoding on a CPU.
 
 A product of a few rows reads the whole weight for little arithmetic, and PyTorch's own product reads it in
-the layout of a table. oneDNN has kernels for a layout of its own, in blocks as wide as a register: for 16
-rows they take 0.5 to 0.8 of the time. To lay a weight out takes as long as some products, so it pays where a
+the layout of a table. oneDNN has faster kernels for a layout of its own, in blocks as wide as a register
+(`packing` in benchmarks/rollout.py). To lay a weight out takes as long as some products, so it pays where a
 weight is used for many tokens. The operations are those of PyTorch's compiler, inductor.
 
 Shapes: `K` inputs, `N` outputs.

@@ -184,26 +184,12 @@ def merged_adapters(model: Any) -> Iterator[None]:
     try:
         for layer, (weight, data, _) in zip(layers, kept, strict=True):
             # a new tensor is put in place of the data, so the old bits need not be recomputed afterwards
-            weight.data = data + layer.get_delta_weight(layer.active_adapters[0]).to(data.dtype)
+            weight.data = _merged_weight(layer, layer.active_adapters[0]).to(data.dtype)
             layer._disable_adapters = True
         yield
     finally:
         for layer, (weight, data, disabled) in zip(layers, kept, strict=True):
             weight.data, layer._disable_adapters = data, disabled
-
-
-@contextlib.contextmanager
-def adapters_off(model: Any) -> Iterator[None]:
-    """Inside the block every layer computes without its adapters."""
-    layers = _adapter_layers(model)
-    before = [layer._disable_adapters for layer in layers]
-    for layer in layers:
-        layer._disable_adapters = True
-    try:
-        yield
-    finally:
-        for layer, disabled in zip(layers, before, strict=True):
-            layer._disable_adapters = disabled
 
 
 def merged_linears(model: Any, name: str | None = None) -> dict[torch.nn.Linear, Callable[[], Tensor]] | None:

@@ -41,7 +41,6 @@ from sarm_control.training.policy.lora import (
     CRITIC,
     START,
     active_adapter,
-    adapters_off,
     add_adapters,
     continue_adapter,
     few_rows,
@@ -336,7 +335,7 @@ class Policy:
         merged = self._packable(model, reference=reference)
         if merged is not None:
             packed = self._in_float32(model, merged)
-            with torch.no_grad(), _fused_attention([model]), adapters_off(model), packed:
+            with torch.no_grad(), _fused_attention([model]), active_adapter(model, None), packed:
                 yield
             return
         # merging reads whole float32 weights
