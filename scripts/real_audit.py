@@ -3,7 +3,8 @@
     python scripts/real_audit.py --data ../shared/data --work work/audit [--only planted mend ...]
 
 Each part goes on where it was stopped. On two cores `planted` takes about a quarter of an hour, `mend` half
-an hour, `beside` ten minutes, `wordings` as long as `planted`.
+an hour, `beside` ten minutes, `wordings` as long as `planted`, `even`, `rule` and `attached` a quarter of an
+hour each, with the states of `mend`.
 """
 
 import argparse
@@ -15,13 +16,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import real_audit_attached as attached
 import real_audit_beside as beside
 import real_audit_mend as mend
 import real_audit_planted as planted
 import real_audit_wordings as wordings
 from real_audit_states import SharedAnswers, States
 
-PARTS = ("planted", "mend", "beside", "wordings", "even", "rule")
+PARTS = ("planted", "mend", "beside", "wordings", "even", "rule", "attached")
 LAYERS = 6
 """Decoder layers of the trunk of parts a and d."""
 
@@ -119,6 +121,8 @@ def _run(name: str, given: argparse.Namespace, until: float | None) -> dict[str,
     places = mend.Places(data, work / "mend")
     places.work.mkdir(exist_ok=True)
     few = mend.Sizes(100, 64, 8, 20, 60, 2) if tiny else mend.Sizes()
+    if name == "attached":
+        return mend.run(places, few, mend.HALVES[name], attached.classifier_of, kind="classifier-")
     return mend.run(places, few, mend.HALVES[name])
 
 

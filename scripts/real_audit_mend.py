@@ -1,4 +1,4 @@
-"""Parts b, e and f of docs/results/audit.md: a mend of style, on a reward model with a dictionary.
+"""Parts b, e, f and g of docs/results/audit.md: a mend of style, on a reward model with a dictionary.
 
 Shapes: `N` answers, `L` latents.
 """
@@ -8,13 +8,15 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from real_audit_states import BATCH_TOKENS, Key, States
 from real_shortcut_data import PARTS, Row, key, read, write
-from real_shortcut_models import best_ridge, preference_weight
+from real_shortcut_models import Floats, best_ridge, preference_weight
 
 if TYPE_CHECKING:
     from sarm_control.auditing import Audit
@@ -25,8 +27,8 @@ TEST = "reward_bench_2_safety.jsonl"
 TESTED, HEADS = "RewardBench 2 safety", ("even", "styled")
 MENDED = ("length", "bullets", "bold", "headers")
 STYLES = 3
-HALVES = {"mend": (0,), "even": (1, 2), "rule": (3, 4)}
-"""Seeds of parts b, e and f: which of the other half's prompts fit, and which judge."""
+HALVES = {"mend": (0,), "even": (1, 2), "rule": (3, 4), "attached": (5, 6)}
+"""Seeds of parts b, e, f and g: which of the other half's prompts fit, and which judge."""
 
 
 class Sizes(NamedTuple):
@@ -74,8 +76,16 @@ def halves(rows: Sequence[Row]) -> dict[str, list[Row]]:
     }
 
 
-def _keys(rows: Sequence[Row]) -> list[Key]:
+def keys_of(rows: Sequence[Row]) -> list[Key]:
+    """All answers, chosen ones first, in the order of their styles."""
     return [(row["prompt"], text) for row in rows for text in (*row["chosen"], *row["rejected"])]
+
+
+def written_half(places: Places, half: str, rows: list[Row]) -> Path:
+    """The file of a half's rows."""
+    pairs = places.work / f"half-{half}.jsonl"
+    write(pairs, rows)
+    return pairs
 
 
 def build(places: Places, half: str, rows: list[Row], sizes: Sizes) -> Path:
@@ -83,8 +93,7 @@ def build(places: Places, half: str, rows: list[Row], sizes: Sizes) -> Path:
     out = places.work / f"sarm-{half}"
     if (out / "config.json").is_file():
         return out
-    pairs = places.work / f"half-{half}.jsonl"
-    write(pairs, rows)
+    pairs = written_half(places, half, rows)
     command = [
         *(Path(sys.executable).with_name("sarm"), "build", "--base", places.work.parent / "smollm2"),
         *("--layer", sizes.layer, "--latents", sizes.latents, "--k", sizes.k, "--steps", sizes.steps),
@@ -97,10 +106,10 @@ def build(places: Places, half: str, rows: list[Row], sizes: Sizes) -> Path:
 
 
 class FromStates:
-    """A SARM whose trunk's states are kept, with a head that may be another.
+    """A reward model with latents whose trunk's states are kept, with a head that may be another.
 
     Args:
-        rm: the SARM.
+        rm: a SARM, or a classifier with a dictionary.
         states: of its trunk.
         head: over its latents.
     """
@@ -115,12 +124,13 @@ class FromStates:
         from sarm_control.reward_model import Scored
 
         keys = [(str(prompt), text) for prompt, text in zip(prompts, responses, strict=True)]
-        self._states.need(keys)
-        latents = self._rm.score_states(torch.from_numpy(self._states.all[self._states.rows(keys)]))
+        read = self.read_states(keys)
+        latents = self._rm.score_states(torch.from_numpy(read))
+        sums, own = latents.sums(self._head.weight.astype(np.float64)), self._head.own
         tokenizer = self._rm.template.tokenizer
         tokens = tokenizer([text for _, text in keys], add_special_tokens=False)["input_ids"]
-        return Scored(
-            latents.sums(self._head.weight.astype(np.float64)).astype(np.float32),
+        found = Scored(
+            sums.astype(np.float32),
             latents,
             self._head.weight,
             np.zeros(len(keys), dtype=np.int64),
@@ -128,6 +138,25 @@ class FromStates:
             np.array([len(one) for one in tokens], dtype=np.int64),
             self._head.fingerprint,
         )
+        if own is None:
+            return found
+        rewards = own.rewards(read)
+        residual = rewards.astype(np.float64) - sums - self._head.constant
+        constant = self._head.constant
+        return replace(found, rewards=rewards, residual=residual, constant=constant, kind="attached")
+
+    def read_states(self, keys: Sequence[Key]) -> NDArray[np.float32]:
+        """[N, D] what the reward model reads: the trunk's states, behind the final norm if it has one."""
+        import torch
+
+        self._states.need(keys)
+        states = self._states.all[self._states.rows(keys)]
+        norm = self._rm.trunk.final_norm
+        if norm is None:
+            return states
+        with torch.no_grad():
+            behind: NDArray[np.float32] = norm(torch.from_numpy(states)).numpy()
+        return behind
 
     def __getattr__(self, name: str) -> Any:
         # the reward after every token of an example, whose numbers nobody reads here
@@ -138,14 +167,25 @@ def styled_head(rm: "RewardModel", states: States, rows: Sequence[Row]) -> "Line
     """The head of pairs in which the chosen answer is not in the plainer style."""
     from sarm_control.reward_model import LinearHead
 
-    latents = FromStates(rm, states, rm.head).score(*zip(*_keys(rows), strict=True)).latents
+    latents = FromStates(rm, states, rm.head).score(*zip(*keys_of(rows), strict=True)).latents
     dense = latents.columns(list(range(rm.config.latents))).astype(np.float64)
-    values = dense.reshape(len(rows), 2, STYLES, -1)
-    places = [(i, j) for i in range(STYLES) for j in range(i + 1)]
-    change = np.concatenate([values[:, 0, i] - values[:, 1, j] for i, j in places])
+    return LinearHead(style_weight(dense, rows, "styled"))
+
+
+def style_weight(values: Floats, rows: Sequence[Row], name: str) -> NDArray[np.float32]:
+    """The weights of one of HEADS, fitted to the pairs of styles that it is taught.
+
+    Args:
+        values: what is weighted, of the answers of `keys_of(rows)`.
+        rows: of pairs.
+        name: `even`: all pairs; `styled`: those in which the chosen answer is not in the plainer style.
+    """
+    by_style = values.reshape(len(rows), 2, STYLES, -1)
+    places = [(i, j) for i in range(STYLES) for j in range(STYLES) if name == "even" or j <= i]
+    change = np.concatenate([by_style[:, 0, i] - by_style[:, 1, j] for i, j in places])
     prompts = np.tile(np.arange(len(rows)), len(places))
     ridge, _ = best_ridge(change, prompts)
-    return LinearHead(preference_weight(change, ridge).astype(np.float32))
+    return preference_weight(change, ridge).astype(np.float32)
 
 
 def guards(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -263,16 +303,31 @@ def _way(name: str, mends: Mapping[str, Any], strength: float) -> dict[str, Any]
     return {"name": name, "strength": strength, "left": left, "slopes": slopes, "guards": judged}
 
 
-def run(places: Places, sizes: Sizes, seeds: Sequence[int] = (0,)) -> dict[str, Any]:
+def sarm_of(places: Places, half: str, rows: list[Row], name: str, sizes: Sizes) -> FromStates:
+    """The SARM of a half's rows with one of HEADS."""
+    from sarm_control.reward_model import RewardModel
+
+    rm = RewardModel.from_pretrained(build(places, half, rows, sizes), device="cpu")
+    states = States(places.work / "states", lambda: rm)
+    return FromStates(rm, states, rm.head if name == "even" else styled_head(rm, states, rows))
+
+
+Maker = Callable[[Places, str, list[Row], str, Sizes], FromStates]
+"""Makes the reward model of a half's rows with one of HEADS, as `sarm_of`."""
+
+
+def run(
+    places: Places, sizes: Sizes, seeds: Sequence[int] = (0,), make: Maker = sarm_of, kind: str = ""
+) -> dict[str, Any]:
     """Both halves with both heads, first on RM-Bench, then on RewardBench 2; what is there is kept.
 
     Args:
         places: see there.
         sizes: see there.
         seeds: of the quarters that fit and judge.
+        make: the reward models.
+        kind: of them, in the names of files.
     """
-    from sarm_control.reward_model import RewardModel
-
     rows = bench(places, sizes)
     seen = {key(row["prompt"]) for row in rows}
     test = [row for row in read(places.data / TEST) if key(row["prompt"]) not in seen][: sizes.rows]
@@ -280,26 +335,19 @@ def run(places: Places, sizes: Sizes, seeds: Sequence[int] = (0,)) -> dict[str, 
     found: dict[str, Any] = {}
     for what in ("bench", "test"):
         for half, other in (("A", "B"), ("B", "A")):
-            folder = build(places, half, parts[half], sizes)
-            rm = RewardModel.from_pretrained(folder, device="cpu")
-            states = _states_of(rm, places.work / "states")
             judged = guards(parts[other]) if what == "bench" else {TESTED: test}
             for name in HEADS:
-                head = rm.head if name == "even" else styled_head(rm, states, parts[half])
+                rm = make(places, half, parts[half], name, sizes)
                 for seed in seeds:
                     of_seed = f"-{seed}" if seed else ""
-                    path = places.work / f"{half}-{name}-{what}{of_seed}.json"
+                    path = places.work / f"{kind}{half}-{name}-{what}{of_seed}.json"
                     if not path.exists():
-                        one = mended(FromStates(rm, states, head), parts[other], judged, sizes, seed)
+                        one = mended(rm, parts[other], judged, sizes, seed)
                         path.write_text(json.dumps(one, indent=2) + "\n", encoding="utf-8")
                     label = f"built on {half}, {name}" + (f", halves {seed}" if seed else "")
                     _join(found, label, json.loads(path.read_text(encoding="utf-8")))
                     print(f"mend: {label}, {what}: done", flush=True)
     return {**sizes._asdict(), "test_rows": len(test), "reward_models": found}
-
-
-def _states_of(rm: "RewardModel", folder: Path) -> States:
-    return States(folder, lambda: rm)
 
 
 def _join(found: dict[str, Any], name: str, one: dict[str, Any]) -> None:

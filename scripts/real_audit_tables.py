@@ -246,6 +246,7 @@ def main() -> None:
         ("mend", mend_text),
         ("even", mend_text),
         ("rule", mend_text),
+        ("attached", mend_text),
         ("beside", beside_text),
     ):
         if name in found:
