@@ -122,7 +122,8 @@ def _run(name: str, given: argparse.Namespace, until: float | None) -> dict[str,
     places.work.mkdir(exist_ok=True)
     few = mend.Sizes(100, 64, 8, 20, 60, 2) if tiny else mend.Sizes()
     if name == "attached":
-        return mend.run(places, few, mend.HALVES[name], attached.classifier_of, kind="classifier-")
+        found = mend.run(places, few, mend.HALVES[name], attached.classifier_of, kind="classifier-")
+        return found | {"explained": attached.explained(places)}
     return mend.run(places, few, mend.HALVES[name])
 
 

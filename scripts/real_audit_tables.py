@@ -154,7 +154,17 @@ def mend_text(found: Mapping[str, Any]) -> str:
             # files from before there were two sets of edits name none
             chosen = " (the mend)" if way["name"] == one.get("chosen") else ""
             lines.append(f"| {name} | {way['name']}, {way['strength']:g}{chosen} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *_left(found), *_slopes(found)])
+    return "\n".join([*lines, "", *_left(found), *_slopes(found), *_explained(found)])
+
+
+def _explained(found: Mapping[str, Any]) -> list[str]:
+    """Markdown: what dictionaries of classifiers explain; SARMs have none to explain with."""
+    if "explained" not in found:
+        return []
+    lines = ["", "| classifier | state | reward | margin |", "| --- " * 4 + "|"]
+    for name, one in found["explained"].items():
+        lines.append(_row(name, [f"{one[of]:.3f}" for of in ("state", "reward", "margin")]))
+    return lines
 
 
 def _left(found: Mapping[str, Any]) -> list[str]:
