@@ -87,7 +87,7 @@ def attach(places: Places, model: Path, pairs: Path, out: Path, sizes: Sizes) ->
 
 
 def explained(places: Places) -> dict[str, dict[str, float | None]]:
-    """Of each dictionary, how much of the variance of state, reward and margin it explains on held-out prompts."""
+    """How much of the variance of state, reward and margin each dictionary explains on held-out prompts."""
     return {
         f"built on {half}, {name}": json.loads(
             (places.work / f"attached-{half}-{name}" / "attach.json").read_text(encoding="utf-8")
