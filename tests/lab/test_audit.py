@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sarm_control.auditing import Audit, Mend, audit, audit_text, mend, mendable, unwanted
-from sarm_control.auditing.mending.proposal import fitting_half
+from sarm_control.auditing.mending.halves import fitting_half
 from sarm_control.data import Row, read_rows
 from sarm_control.errors import DataError
 from sarm_control.lab import World, lab_attributes, shipped_audit

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from sarm_control.auditing.comparing.text import changes_text, run_text
     from sarm_control.auditing.mechanism.carrying import OwnLatent, own_latent
     from sarm_control.auditing.mechanism.token_rewards import TokenReward, token_rewards
-    from sarm_control.auditing.mending.proposal import Mend, mend, mendable, unwanted
+    from sarm_control.auditing.mending.mend import Mend
+    from sarm_control.auditing.mending.proposal import mend, mendable, unwanted
     from sarm_control.auditing.on_pairs import Accuracy, accuracy
     from sarm_control.auditing.partial_prices import PartialPrice
     from sarm_control.auditing.table import AttributeTable, attribute_table
@@ -78,7 +79,7 @@ _HOME_OF = {
     "CausalPrice": "causal_prices",
     "Contrast": "attributes.text_edits",
     "EDITS": "attributes.text_edits",
-    "Mend": "mending.proposal",
+    "Mend": "mending.mend",
     "PartialPrice": "partial_prices",
     "Pressure": "best_of_n",
     "TextEdit": "attributes.text_edits",

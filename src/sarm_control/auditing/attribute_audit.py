@@ -40,7 +40,7 @@ from sarm_control.notebooks import Bar, data_frame, html_table, number, span
 
 if TYPE_CHECKING:
     from sarm_control.auditing.certificates import Movement
-    from sarm_control.auditing.mending.proposal import Mend
+    from sarm_control.auditing.mending.mend import Mend
     from sarm_control.reward_model import RewardModel
 
 T = TypeVar("T")

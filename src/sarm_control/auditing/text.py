@@ -14,7 +14,8 @@ from sarm_control.auditing.attribute_audit import (
     Audit,
 )
 from sarm_control.auditing.causal_prices import CausalPrice, WordingPrice
-from sarm_control.auditing.mending.proposal import LEAST_PROMPTS, Mend, Outcome, Point
+from sarm_control.auditing.mending.mend import Mend, Outcome, Point
+from sarm_control.auditing.mending.proposal import LEAST_PROMPTS
 from sarm_control.auditing.on_pairs import Accuracy
 from sarm_control.console import aligned
 from sarm_control.statistics import Interval, counted, percent
