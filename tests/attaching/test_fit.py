@@ -17,7 +17,7 @@ from sarm_control.attaching import (
     train_dictionary,
 )
 from sarm_control.attaching.explained import explained_interval, share
-from sarm_control.attaching.training import mean_threshold
+from sarm_control.attaching.training import mean_threshold, weight_of_reward
 from sarm_control.build import DirectionTerm, PreferenceRow, Sparsity
 from sarm_control.errors import ConfigError, DataError, ModelError, TrainingError
 from sarm_control.reward_model import AttachedAutoencoder, ReadyMadeAutoencoder, StateHead
@@ -212,8 +212,11 @@ def test_the_report_reads_as_json_and_as_lines(fitted: Fitted) -> None:
         *("batch-topk", "matryoshka", "whitened"),
     }
     assert found["curve"][0]["step"] == 1
+    assert set(found["tried"]) == set(found["baselines"]) - {"pca"}
+    assert found["tried"]["mean_squared_error"]["latents"] == 64
     text = "\n".join(fitted.report.lines())
     for words in (
+        "plain squared error: ",
         *("PCA of equal k", "plain squared error", "k on average, nested groups"),
         *("reward SDs; it alone orders", "seeds 0 and 1"),
     ):
@@ -285,6 +288,40 @@ def test_the_term_of_weight_0_is_the_plain_error() -> None:
     one = train_dictionary(states, make_head(0), DictionaryConfig(config.autoencoder, reward_weight=0.0))
     two = train_dictionary(states, make_head(1), DictionaryConfig(config.autoencoder, reward_weight=0.0))
     assert torch.equal(one.autoencoder.encoder.weight, two.autoencoder.encoder.weight)
+
+
+def loud_states(head: StateHead) -> torch.Tensor:
+    """States that vary most along the head, as where layers were trained together with it."""
+    draw = torch.Generator().manual_seed(3)
+    direction = torch.from_numpy(head.weight / np.linalg.norm(head.weight))
+    active = (torch.rand(ANSWERS, 6, generator=draw) < 0.3) * torch.rand(ANSWERS, 6, generator=draw)
+    signs = torch.tensor([1.0, -1.0, 1.0, -1.0, 1.0, -1.0])[:, None]
+    return make_states() + active @ (0.5 * torch.randn(6, WIDTH, generator=draw) + 6 * direction * signs)
+
+
+def test_a_head_that_reads_what_varies_most_takes_little_of_the_state(fit_data: FitData) -> None:
+    """The bars of a fit: .98 of the reward, and at most .05 of the state less than the plain error."""
+    head = make_head()
+    data = dataclasses.replace(fit_data, states=loud_states(head))
+    mine, plain = (
+        measure_fit(train_dictionary(data.fitted_states, head, config).autoencoder, head, data).held_out
+        for config in (make_config(), dataclasses.replace(make_config(), reward_weight=0.0))
+    )
+    assert present(mine.reward) >= 0.98
+    assert present(mine.reward) > present(plain.reward)
+    assert present(mine.state) >= present(plain.state) - 0.05
+
+
+def test_oracle_the_reward_term_is_divided_by_the_variance_of_the_heads_direction() -> None:
+    head, states = make_head(), loud_states(make_head()).double()
+    normalised = states - states.mean(0)
+    normalised = normalised / normalised.square().mean().sqrt()
+    weight = torch.from_numpy(head.weight).double()
+    variance = float(((normalised @ weight) ** 2).mean() / (weight @ weight))
+    assert variance > 5
+    quiet = make_states()
+    assert weight_of_reward(quiet, make_head(3), 3.0) == 3.0
+    assert weight_of_reward(states.float(), head, 3.0) == pytest.approx(3.0 / variance, rel=1e-5)
 
 
 @pytest.mark.parametrize("sparsity", ["batch-topk", "matryoshka"])

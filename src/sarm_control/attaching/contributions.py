@@ -83,8 +83,9 @@ class Contributions:
         found = first is not None and first.share > TRIVIAL_SHARE and abs(first.cosine) > MOST_ALIGNED
         return first if found else None
 
-    def as_json(self) -> dict[str, Any]:
-        """The same as a JSON object."""
+    @property
+    def shape(self) -> dict[str, float]:
+        """The same without single latents, for JSON."""
         return {
             "max_abs_cosine": self.most_aligned,
             "latents_for_50_percent": self.for_half,
@@ -93,8 +94,11 @@ class Contributions:
             "always_on_share": self.always_on,
             "latents": self.latents,
             "answers": self.answers,
-            "top_latents": [one._asdict() for one in self.top],
         }
+
+    def as_json(self) -> dict[str, Any]:
+        """The same as a JSON object."""
+        return {**self.shape, "top_latents": [one._asdict() for one in self.top]}
 
 
 def cosines(autoencoder: AttachedAutoencoder, head: StateHead) -> NDArray[np.float64]:

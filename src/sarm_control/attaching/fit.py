@@ -191,11 +191,13 @@ def measure_fit(
         rebuilt = {"": reconstructed(autoencoder, one.states), PCA: pca_reconstructed(fitted, states, kept)}
         rebuilt |= {how: reconstructed(other, one.states) for how, other in (tried or {}).items()}
         found[name] = {how: explained(head, states, made, one.rows) for how, made in rebuilt.items()}
+    held_out = data.measured.states
     others = {name: measured[""] for name, measured in found.items() if name}
     return FitReport(
         held_out=found[""][""],
         evaluation=others,
-        contributions=contributions(autoencoder, head, data.measured.states),
+        contributions=contributions(autoencoder, head, held_out),
+        tried={how: contributions(other, head, held_out) for how, other in (tried or {}).items()},
         baselines={
             how: {name: measured[how] for name, measured in found.items()} for how in found[""] if how
         },

@@ -39,6 +39,7 @@ class FitReport:
         constant: what every answer gets, in reward units.
         stability: against dictionaries of other seeds.
         curve: step and mean squared error of the training.
+        tried: the latents of dictionaries that were trained beside it, by kind, on the held-out answers.
     """
 
     held_out: Explained
@@ -50,6 +51,7 @@ class FitReport:
     constant: float
     stability: tuple[Stability, ...] = ()
     curve: tuple[tuple[int, float], ...] = field(default=())
+    tried: Mapping[str, Contributions] = field(default_factory=dict)
 
     @property
     def warnings(self) -> list[str]:
@@ -95,6 +97,7 @@ class FitReport:
             "held_out": self.held_out.as_json(),
             "evaluation": {name: one.as_json() for name, one in self.evaluation.items()},
             "contributions": self.contributions.as_json(),
+            "tried": {kind: one.shape for kind, one in self.tried.items()},
             "baselines": {
                 kind: {name or "held_out": one.as_json() for name, one in sets.items()}
                 for kind, sets in self.baselines.items()
@@ -153,12 +156,9 @@ class FitReport:
 
     def _latents(self) -> Iterator[str]:
         found = self.contributions
-        yield (
-            f"{found.for_half} latents make 50 % of the variance of contributions, {found.for_most} make 90 "
-            f"%; {100 * found.dead:.0f} % of {found.latents} never fire, "
-            f"{100 * found.always_on:.1f} % always; "
-            f"max |cos| with the head {found.most_aligned:.2f} (limit {MOST_ALIGNED:g})"
-        )
+        yield _shape(found)
+        for kind, other in self.tried.items():
+            yield f"{_NAMES[kind]}: {_shape(other)}"
         if not found.top:
             return
         yield "latents with the most variance of contribution:"
@@ -178,6 +178,15 @@ class FitReport:
             for one in found.top
         ]
         yield from aligned(rows, left=2 if named else 0)
+
+
+def _shape(found: Contributions) -> str:
+    return (
+        f"{found.for_half} latents make 50 % of the variance of contributions, {found.for_most} make 90 "
+        f"%; {100 * found.dead:.0f} % of {found.latents} never fire, "
+        f"{100 * found.always_on:.1f} % always; "
+        f"max |cos| with the head {found.most_aligned:.2f} (limit {MOST_ALIGNED:g})"
+    )
 
 
 def _number(value: float | None, interval: Interval | None) -> str:

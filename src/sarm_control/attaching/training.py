@@ -6,6 +6,10 @@ A plain autoencoder spends its latents on what varies most in the state. The hea
 which may vary little, so the second term pays for what is missed along that direction. `lambda` rises from
 0: an autoencoder that sees the term at full weight from the start gives a latent to the direction itself.
 
+Layers that were trained together with the head make its direction vary more than others do. The first term
+then minds it already, and `lambda` is divided by its variance `v`, in units of the mean direction's, where
+that is above 1: what counts is the share of the reward that is missed, `(w_hat . e)^2 / v`.
+
 With `whitening` the first term is of `A^-1 e`, where all directions vary alike (see `whitening`); the
 second stays that of `e`.
 
@@ -42,7 +46,8 @@ class DictionaryConfig:
 
     Args:
         autoencoder: sizes, schedule and seed; its `end_of_turn_share` is that of the pooled states.
-        reward_weight: `lambda` at the end of its ramp, at least 0; 0 is the plain squared error.
+        reward_weight: `lambda` at the end of its ramp, at least 0, before it is divided by the variance of
+            the head's direction; 0 is the plain squared error.
         ramp: share of the steps over which it rises from 0, in [0, 1].
         sparsity: which latents are kept.
         whitening: how far the directions of the state are made to vary alike, in [0, 1]; 0 leaves them.
@@ -104,7 +109,8 @@ def train_dictionary(
         pools = [pool @ whitening.onto for pool in pools]
         # what is missed of x is `back` times what is missed of y
         direction = whitening.back @ direction
-    term = DirectionTerm(direction.to(device), config.reward_weight, config.ramp)
+    reward_weight = weight_of_reward(centred, head, config.reward_weight)
+    term = DirectionTerm(direction.to(device), reward_weight, config.ramp)
     trained = train_topk(
         pools,
         config.autoencoder,
@@ -130,6 +136,20 @@ def _empty(mean: Tensor, scale: float, config: DictionaryConfig) -> AttachedAuto
     if config.sparsity == "topk":
         return AttachedAutoencoder(mean, scale, latents, k)
     return ReadyMadeAutoencoder(mean, scale, latents, 0, activation="jumprelu")
+
+
+def weight_of_reward(states: Tensor, head: StateHead, weight: float) -> float:
+    """`lambda` at the end of its ramp: `weight`, over the variance of the head's direction if above 1.
+
+    Args:
+        states: [N, D] that vary.
+        head: the reward model's own.
+        weight: for a direction that varies no more than the mean one.
+    """
+    centred = states.double() - states.double().mean(dim=0)
+    direction = torch.from_numpy(head.weight).double().to(centred.device)
+    along = (centred @ (direction / direction.norm())).square().mean()
+    return weight / max(1.0, float(along / centred.square().mean()))
 
 
 @torch.no_grad()
