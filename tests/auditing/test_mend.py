@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import yaml
 
-from sarm_control.auditing.attribute_audit import Audit, audit
+from sarm_control.auditing.attribute_audit import audit
 from sarm_control.auditing.attributes.attribute import Attribute
 from sarm_control.auditing.attributes.text_edits import TextEdit, added_behind, put_behind
 from sarm_control.auditing.mending.guard import Guard, guard, pair_credit
@@ -15,6 +15,7 @@ from sarm_control.auditing.mending.mend import Mend, Outcome, Point
 from sarm_control.auditing.mending.mended_rewards import Measured, by_length, by_projection
 from sarm_control.auditing.mending.programme import MendProblem, Removed, least_removal, value
 from sarm_control.auditing.mending.proposal import mend, mendable
+from sarm_control.auditing.result import Audit
 from sarm_control.auditing.text import audit_text, controls_text
 from sarm_control.control import Edit, edited_rewards, read_edit_file
 from sarm_control.data import Kind, Row

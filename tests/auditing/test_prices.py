@@ -10,7 +10,6 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from sarm_control.auditing.attribute_audit import AttributeFinding
 from sarm_control.auditing.attributes.attribute import Attribute, Unit
 from sarm_control.auditing.attributes.text_edits import TextEdit
 from sarm_control.auditing.best_of_n import kl_bound, pressure
@@ -21,6 +20,7 @@ from sarm_control.auditing.causal_prices import (
     median_interval,
     price_from,
 )
+from sarm_control.auditing.finding import AttributeFinding
 from sarm_control.auditing.partial_prices import PartialPrice, partial_prices
 from sarm_control.auditing.table import AttributeTable, attribute_table, within_prompts
 from sarm_control.data import Row

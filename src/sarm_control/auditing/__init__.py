@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sarm_control.lazy import attributes_of
 
 if TYPE_CHECKING:
-    from sarm_control.auditing.attribute_audit import AttributeFinding, Audit, Example, audit
+    from sarm_control.auditing.attribute_audit import audit
     from sarm_control.auditing.attributes.attribute import Attribute
     from sarm_control.auditing.attributes.battery import BATTERY, attributes_named
     from sarm_control.auditing.attributes.judge import Judge
@@ -30,12 +30,14 @@ if TYPE_CHECKING:
     from sarm_control.auditing.comparing.price_changes import PriceChange, PriceChanges, price_changes
     from sarm_control.auditing.comparing.run_samples import RunMovement, run_movements, steps_of
     from sarm_control.auditing.comparing.text import changes_text, run_text
+    from sarm_control.auditing.finding import AttributeFinding
     from sarm_control.auditing.mechanism.carrying import OwnLatent, own_latent
     from sarm_control.auditing.mechanism.token_rewards import TokenReward, token_rewards
     from sarm_control.auditing.mending.mend import Mend
     from sarm_control.auditing.mending.proposal import mend, mendable, unwanted
     from sarm_control.auditing.on_pairs import Accuracy, accuracy
     from sarm_control.auditing.partial_prices import PartialPrice
+    from sarm_control.auditing.result import Audit, Example
     from sarm_control.auditing.table import AttributeTable, attribute_table
     from sarm_control.auditing.text import audit_text, controls_text, mend_hint
 
@@ -44,7 +46,7 @@ _HOME_OF = {
     "run_text": "comparing.text",
     "Accuracy": "on_pairs",
     "accuracy": "on_pairs",
-    "Example": "attribute_audit",
+    "Example": "result",
     "PriceChange": "comparing.price_changes",
     "PriceChanges": "comparing.price_changes",
     "price_changes": "comparing.price_changes",
@@ -56,8 +58,8 @@ _HOME_OF = {
     "TokenReward": "mechanism.token_rewards",
     "token_rewards": "mechanism.token_rewards",
     "Verdict": "certificates",
-    "Audit": "attribute_audit",
-    "AttributeFinding": "attribute_audit",
+    "Audit": "result",
+    "AttributeFinding": "finding",
     "audit": "attribute_audit",
     "audit_text": "text",
     "controls_text": "text",

@@ -5,29 +5,31 @@ would unlock it.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
 from sarm_control.auditing.attributes.attribute import RESERVED, Attribute
 from sarm_control.auditing.attributes.battery import BATTERY, attributes_named
 from sarm_control.auditing.attributes.text_edits import EDITS, TextEdit
-from sarm_control.auditing.best_of_n import Pressure, pressure
+from sarm_control.auditing.best_of_n import pressure
 from sarm_control.auditing.causal_prices import (
-    CausalPrice,
     ScoredContrast,
-    WordingPrice,
     corrected,
     no_price,
     price_of,
     scored_contrasts,
 )
-from sarm_control.auditing.mechanism.carrying import OwnLatent, own_latent, residual_share
-from sarm_control.auditing.mechanism.token_rewards import TokenReward, token_rewards
-from sarm_control.auditing.on_pairs import Accuracy, accuracy
-from sarm_control.auditing.partial_prices import PartialPrice, partial_prices
+from sarm_control.auditing.finding import NAMED, AttributeFinding
+from sarm_control.auditing.mechanism.carrying import own_latent, residual_share
+from sarm_control.auditing.mechanism.token_rewards import token_rewards
+from sarm_control.auditing.mending.proposal import mend as proposed_mend
+from sarm_control.auditing.mending.proposal import unwanted
+from sarm_control.auditing.on_pairs import accuracy
+from sarm_control.auditing.partial_prices import partial_prices
+from sarm_control.auditing.result import Audit, Example, Sampled
 from sarm_control.auditing.table import AttributeTable, attribute_table
 from sarm_control.console import ProgressFactory, no_progress
 from sarm_control.data import WITH_ANSWERS, Row, rows_of
@@ -36,281 +38,14 @@ from sarm_control.discovery import AnswerCorpus, label_from
 from sarm_control.errors import ConfigError, DataError
 from sarm_control.evaluation import answer_table
 from sarm_control.latents import ScoredRows, score_rows
-from sarm_control.notebooks import Bar, data_frame, html_table, number, span
 
 if TYPE_CHECKING:
-    from sarm_control.auditing.certificates import Movement
-    from sarm_control.auditing.mending.mend import Mend
     from sarm_control.reward_model import RewardModel
 
 T = TypeVar("T")
 
-LEAST_PRICE = 0.1
-"""Reward SDs below which a price is real perhaps, and no headline."""
-FALSE_DISCOVERIES = 0.05
-"""Share of false finds that is let in among all prices of one kind."""
-NAMED = 3
-"""Latents of a price that are named by words."""
 SHOWN = 5
 """Headlines of which an example is given, token by token."""
-
-
-@dataclass(frozen=True)
-class AttributeFinding:
-    """What is known of one attribute.
-
-    Args:
-        attribute: which.
-        rates: by role ("chosen", "rejected", "candidate", "response"), share of answers that have it.
-        partial: its partial price.
-        causal: one price for each text edit of it; none where no edit of it exists.
-        residual: share of the causal price that no latent carries; None without a causal price.
-        own_latent: how well one latent detects it; None without latents, or with too few answers.
-    """
-
-    attribute: Attribute
-    rates: dict[str, float]
-    partial: PartialPrice | None
-    causal: tuple[CausalPrice, ...]
-    residual: float | None = None
-    own_latent: OwnLatent | None = None
-
-    @property
-    def best_causal(self) -> CausalPrice | None:
-        """The causal price on the most prompts; None where no answer could be changed."""
-        # by its prompts, not by its price: the largest of several prices is large by chance too
-        priced = [one for one in self.causal if one.n]
-        return max(priced, key=lambda one: one.n) if priced else None
-
-    @property
-    def price(self) -> float:
-        """The price to believe: the causal one where there is one, else the partial one; NaN without either.
-
-        A partial price also holds what comes along with the attribute. Changing the text in it alone leaves
-        that out.
-        """
-        causal = self.best_causal
-        if causal is not None:
-            return causal.sd
-        return math.nan if self.partial is None else self.partial.sd
-
-    @property
-    def contradicted(self) -> bool:
-        """Whether one edit surely says that it is paid for, and another surely that it is charged.
-
-        Both are right of their own texts: what is paid is then one wording, not the attribute.
-        """
-        signs = {one.sd > 0 for one in self.causal if one.n and _surely(one)}
-        return len(signs) == 2
-
-    @property
-    def wordings_differ(self) -> bool:
-        """Whether the wordings of the edit behind the price are worth different amounts, beyond chance."""
-        causal = self.best_causal
-        # NaN without wordings, and then no finding
-        return causal is not None and causal.differ_q <= FALSE_DISCOVERIES
-
-    @property
-    def paid_wordings(self) -> tuple[WordingPrice, ...]:
-        """The wordings that are surely paid for, by at least `LEAST_PRICE`, the dearest first."""
-        wordings = () if self.best_causal is None else self.best_causal.wordings
-        paid = (one for one in wordings if _surely(one) and one.sd >= LEAST_PRICE)
-        return tuple(sorted(paid, key=lambda one: -one.sd))
-
-    @property
-    def one_wording(self) -> WordingPrice | None:
-        """The dearest wording where what is paid is a wording and not the attribute; None elsewhere.
-
-        So it is where a wording is surely paid for and the mean of all is not. And where the mean is, but
-        falls below `LEAST_PRICE` without that wording, and the wordings differ.
-        """
-        causal, paid = self.best_causal, self.paid_wordings
-        if causal is None or not paid or self.contradicted:
-            return None
-        if not self._paid:
-            return paid[0]
-        alone = self.wordings_differ and causal.rest is not None and causal.rest.sd < LEAST_PRICE
-        return paid[0] if alone else None
-
-    @property
-    def sure(self) -> bool:
-        """Whether the price to believe is other than 0 by more than chance, whatever the wording."""
-        causal = self.best_causal
-        if causal is not None:
-            return _surely(causal) and not self.contradicted
-        return self.partial is not None and self.partial.q <= FALSE_DISCOVERIES
-
-    @property
-    def disagree(self) -> bool:
-        """Whether both prices are sure and of different signs."""
-        causal, partial = self.best_causal, self.partial
-        # `not <=` and not `>`: a partial price that does not exist has the q NaN, which is no finding
-        if causal is None or partial is None or not partial.q <= FALSE_DISCOVERIES:
-            return False
-        return self.sure and causal.sd * partial.sd < 0
-
-    @property
-    def unwanted(self) -> bool:
-        """Whether it is a matter of style that is paid for, surely and by at least `LEAST_PRICE`.
-
-        Be it in one wording alone. Only changed texts can say so: a partial price is what comes along, see
-        `associated`.
-        """
-        if self.best_causal is None or not self.attribute.style:
-            return False
-        return self._paid or self.one_wording is not None
-
-    @property
-    def paid_content(self) -> bool:
-        """Whether it is no matter of style and paid for all the same, as surely as a headline is.
-
-        An edit of the text has to say so. A reward for numbers may be wanted, one for broken endings is not:
-        the reader knows.
-        """
-        return self.best_causal is not None and not self.attribute.style and self._paid
-
-    @property
-    def associated(self) -> bool:
-        """The same by its partial price, where no edit of the text could say whether it is that itself.
-
-        Right answers are longer than broken ones, so a reward for right answers alone has a partial price of
-        length, whatever else is listed.
-        """
-        return self.best_causal is None and self.attribute.style and self._paid
-
-    @property
-    def _paid(self) -> bool:
-        return self.sure and self.price >= LEAST_PRICE
-
-
-def _surely(price: CausalPrice | WordingPrice) -> bool:
-    # both: q leaves out prompts without a change, so it can be small where most prompts do not change and the
-    # median is 0; the interval of the median says that, but is not corrected for the number of prices
-    return price.q <= FALSE_DISCOVERIES and (price.low > 0 or price.high < 0)
-
-
-class Sampled(NamedTuple):
-    """Several answers of one policy to each prompt.
-
-    Args:
-        data: rows and their scores.
-        table: their attributes.
-    """
-
-    data: ScoredRows
-    table: AttributeTable
-
-
-class Example(NamedTuple):
-    """An answer without an attribute and with it, and the reward after every token of both.
-
-    Args:
-        attribute: its name.
-        edit: what was done to the text; of several wordings the one that it has.
-        prompt: the last user turn.
-        without: the text without it.
-        having: the text with it.
-        sd: reward SDs between both: of all answers the one nearest to the causal price.
-        tokens_without: see `token_rewards`.
-        tokens_having: the same.
-    """
-
-    attribute: str
-    edit: str
-    prompt: str
-    without: str
-    having: str
-    sd: float
-    tokens_without: tuple[TokenReward, ...]
-    tokens_having: tuple[TokenReward, ...]
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What a reward model pays for.
-
-    Args:
-        table: every answer's attributes and reward.
-        findings: one for each attribute, the highest price first; those without a price come last.
-        pressure: what best-of-N selects for; None where prompts have too few answers.
-        missing: what was not measured, and what would unlock it.
-        contrasts: the changed answers that causal prices are of.
-        sampled: what the pressure is of, where that is other answers than those of `table`.
-        latent_words: latent -> the words that set answers with it apart, of those that carry a sure price.
-        accuracy: on the pairs among the rows; None without pairs.
-        examples: one for each of the first headlines.
-        mended: the mend that was asked for; None without one.
-    """
-
-    table: AttributeTable
-    findings: tuple[AttributeFinding, ...]
-    pressure: Pressure | None
-    missing: tuple[str, ...]
-    contrasts: tuple[ScoredContrast, ...] = ()
-    sampled: "Sampled | None" = None
-    latent_words: Mapping[int, str] = field(default_factory=dict)
-    accuracy: Accuracy | None = None
-    examples: tuple[Example, ...] = ()
-    mended: "Mend | None" = None
-
-    @property
-    def certificate(self) -> "tuple[Movement, ...]":
-        """What else moves under the mend; empty without a mend, or with too few answers to a prompt."""
-        return () if self.mended is None else self.mended.certificate
-
-    @property
-    def headlines(self) -> tuple[AttributeFinding, ...]:
-        """What is paid for that nobody asked for, the dearest first."""
-        return tuple(one for one in self.findings if one.unwanted)
-
-    @property
-    def content(self) -> tuple[AttributeFinding, ...]:
-        """What is paid for and no matter of style; no headlines, since it may be wanted."""
-        return tuple(one for one in self.findings if one.paid_content)
-
-    @property
-    def associations(self) -> tuple[AttributeFinding, ...]:
-        """Style that more reward comes with, and no edit of the text says why; no headlines."""
-        return tuple(one for one in self.findings if one.associated)
-
-    @property
-    def prices(self) -> Any:
-        """A pandas DataFrame with a row for each attribute.
-
-        Raises:
-            MissingExtraError: pandas is not installed.
-        """
-        return data_frame((_flat(one) for one in self.findings), "name")
-
-    def to_pandas(self) -> Any:
-        """The same as `prices`."""
-        return self.prices
-
-    def _repr_html_(self) -> str:
-        """The price list in a notebook, what nobody asked for first."""
-        longest = max((abs(one.price) for one in self.findings if math.isfinite(one.price)), default=0.0)
-        rows = (
-            (
-                one.attribute.words,
-                Bar(one.price, longest, number(one.price, "+.2f")),
-                "unwanted" if one.unwanted else "sure" if one.sure else "not sure",
-                *_price_cells(one),
-            )
-            for one in self.findings
-        )
-        head = ("attribute", "price in SDs", "", "interval", "how", "prompts")
-        title = (
-            f"{len(self.headlines)} attributes of style are rewarded"
-            if self.headlines
-            else "No style is rewarded"
-        )
-        return html_table(title, head, rows, " ".join(self.missing))
-
-    def as_json(self) -> dict[str, Any]:
-        """The same as a JSON object; null where there is no number."""
-        from sarm_control.auditing.audit_json import audit_json
-
-        return audit_json(self)
 
 
 def audit(
@@ -458,11 +193,8 @@ def _or_zero(value: float) -> float:
 
 
 def _with_mend(found: Audit, data: ScoredRows, names: Sequence[str] | Literal["auto"], seed: int) -> Audit:
-    # imported here: a mend is made of an audit
-    from sarm_control.auditing.mending.proposal import mend, unwanted
-
     targets = unwanted(found) if names == "auto" else tuple(names)
-    return replace(found, mended=mend(found, data, targets, seed=seed)) if targets else found
+    return replace(found, mended=proposed_mend(found, data, targets, seed=seed)) if targets else found
 
 
 def _examples(rm: "RewardModel", found: Audit, data: ScoredRows) -> tuple[Example, ...]:
@@ -525,23 +257,3 @@ def _latent_words(found: Audit, data: ScoredRows) -> dict[int, str]:
 
 def _sentence(hint: str | None) -> str:
     return "" if not hint else f"{hint[0].upper()}{hint[1:]}."
-
-
-def _price_cells(one: AttributeFinding) -> tuple[str, str, str]:
-    causal, partial = one.best_causal, one.partial
-    if causal is not None:
-        return span(causal.low, causal.high, "+.2f"), "the text was changed", str(causal.n)
-    if partial is not None:
-        return span(partial.low, partial.high, "+.2f"), "answers beside each other", str(partial.n)
-    return "", "no price", ""
-
-
-def _flat(one: AttributeFinding) -> dict[str, Any]:
-    causal = one.best_causal
-    row: dict[str, Any] = {"name": one.attribute.name, "price": one.price, "sure": one.sure}
-    row |= {f"rate_{role}": rate for role, rate in one.rates.items()}
-    if one.partial is not None:
-        row |= {f"partial_{key}": getattr(one.partial, key) for key in ("sd", "low", "high", "q", "n")}
-    if causal is not None:
-        row |= {f"causal_{key}": getattr(causal, key) for key in ("sd", "low", "high", "rises", "q", "n")}
-    return row

@@ -11,7 +11,8 @@ from sarm_control.auditing.mechanism.token_rewards import LABEL, TokenReward
 from sarm_control.auditing.partial_prices import PartialPrice
 
 if TYPE_CHECKING:
-    from sarm_control.auditing.attribute_audit import AttributeFinding, Audit, Example
+    from sarm_control.auditing.finding import AttributeFinding
+    from sarm_control.auditing.result import Audit, Example
 
 Words = Mapping[int, str]
 

@@ -6,17 +6,12 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
-from sarm_control.auditing.attribute_audit import (
-    FALSE_DISCOVERIES,
-    LEAST_PRICE,
-    NAMED,
-    AttributeFinding,
-    Audit,
-)
 from sarm_control.auditing.causal_prices import CausalPrice, WordingPrice
+from sarm_control.auditing.finding import FALSE_DISCOVERIES, LEAST_PRICE, NAMED, AttributeFinding
 from sarm_control.auditing.mending.mend import Mend, Outcome, Point
 from sarm_control.auditing.mending.proposal import LEAST_PROMPTS
 from sarm_control.auditing.on_pairs import Accuracy
+from sarm_control.auditing.result import Audit
 from sarm_control.console import aligned
 from sarm_control.statistics import Interval, counted, percent
 

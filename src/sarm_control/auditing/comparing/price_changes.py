@@ -14,10 +14,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from sarm_control.auditing.attribute_audit import FALSE_DISCOVERIES, AttributeFinding, Audit
 from sarm_control.auditing.audit_json import finite
 from sarm_control.auditing.causal_prices import CausalPrice, ScoredContrast, corrected, price_from
+from sarm_control.auditing.finding import FALSE_DISCOVERIES, AttributeFinding
 from sarm_control.auditing.partial_prices import PartialPrice, partial_prices
+from sarm_control.auditing.result import Audit
 from sarm_control.errors import DataError
 from sarm_control.notebooks import data_frame
 

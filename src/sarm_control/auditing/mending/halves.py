@@ -14,7 +14,6 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from sarm_control.auditing.attribute_audit import Audit
 from sarm_control.auditing.attributes.attribute import Attribute
 from sarm_control.auditing.best_of_n import LEAST_PROMPTS as CERTIFIED_PROMPTS
 from sarm_control.auditing.causal_prices import ScoredContrast, price_from
@@ -32,6 +31,7 @@ from sarm_control.auditing.mending.mended_rewards import (
     by_suppression,
 )
 from sarm_control.auditing.partial_prices import partial_prices
+from sarm_control.auditing.result import Audit
 from sarm_control.auditing.table import AttributeTable, Floats, attribute_table, in_units, measured
 from sarm_control.errors import DataError
 from sarm_control.latents import ScoredRows

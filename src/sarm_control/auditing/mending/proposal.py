@@ -9,10 +9,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sarm_control.auditing.attribute_audit import Audit
 from sarm_control.auditing.mending.halves import Halves
 from sarm_control.auditing.mending.mend import Mend, Outcome
 from sarm_control.auditing.mending.mended_rewards import by_edits, by_even_edits, with_edits
+from sarm_control.auditing.result import Audit
 from sarm_control.errors import ConfigError
 from sarm_control.latents import ScoredRows
 
