@@ -319,9 +319,12 @@ def test_oracle_the_reward_term_is_divided_by_the_variance_of_the_heads_directio
     weight = torch.from_numpy(head.weight).double()
     variance = float(((normalised @ weight) ** 2).mean() / (weight @ weight))
     assert variance > 5
-    quiet = make_states()
-    assert weight_of_reward(quiet, make_head(3), 3.0) == 3.0
-    assert weight_of_reward(states.float(), head, 3.0) == pytest.approx(3.0 / variance, rel=1e-5)
+    # the missed share of the reward, its error over its variance, then weighs as much as that of the state
+    assert weight_of_reward(states.float(), head, 3.0) * variance == pytest.approx(1.0, rel=1e-5)
+    assert weight_of_reward(states.float(), head, 6.0) * variance == pytest.approx(2.0, rel=1e-5)
+    covariance = torch.cov(make_states().double().T)
+    quiet = StateHead(torch.linalg.eigh(covariance)[1][:, 0].float().numpy())
+    assert weight_of_reward(make_states(), quiet, 3.0) == 3.0
 
 
 @pytest.mark.parametrize("sparsity", ["batch-topk", "matryoshka"])

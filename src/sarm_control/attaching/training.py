@@ -7,8 +7,10 @@ which may vary little, so the second term pays for what is missed along that dir
 0: an autoencoder that sees the term at full weight from the start gives a latent to the direction itself.
 
 Layers that were trained together with the head make its direction vary more than others do. The first term
-then minds it already, and `lambda` is divided by its variance `v`, in units of the mean direction's, where
-that is above 1: what counts is the share of the reward that is missed, `(w_hat . e)^2 / v`.
+then minds it already, and the second at full weight would make few latents carry the whole reward. What
+counts is the share of the reward that is missed, `(w_hat . e)^2 / v`, where `v` is the variance along
+`w_hat` in units of the mean direction's. Above `LOUD`, `lambda` is divided by `v / LOUD`, so that this share
+weighs no more than it does there.
 
 With `whitening` the first term is of `A^-1 e`, where all directions vary alike (see `whitening`); the
 second stays that of `e`.
@@ -34,6 +36,10 @@ from sarm_control.reward_model import AttachedAutoencoder, ReadyMadeAutoencoder,
 REWARD_WEIGHT = 3.0
 """`lambda` at the end of its ramp. Of 0, .03, .3 and 3 it left least of the reward of another benchmark in
 the residual."""
+LOUD = 1 / 3
+"""Variance of the head's direction, in units of the mean one's, from which `lambda` falls. With
+`REWARD_WEIGHT` the missed share of the reward then weighs as much as that of the state. Heads over frozen
+layers lay below, at .08 and .24."""
 RAMP = 0.5
 _CHUNK = 512
 _ROUNDING = 1e-9
@@ -46,8 +52,8 @@ class DictionaryConfig:
 
     Args:
         autoencoder: sizes, schedule and seed; its `end_of_turn_share` is that of the pooled states.
-        reward_weight: `lambda` at the end of its ramp, at least 0, before it is divided by the variance of
-            the head's direction; 0 is the plain squared error.
+        reward_weight: `lambda` at the end of its ramp, at least 0, where the head's direction varies little
+            (`weight_of_reward`); 0 is the plain squared error.
         ramp: share of the steps over which it rises from 0, in [0, 1].
         sparsity: which latents are kept.
         whitening: how far the directions of the state are made to vary alike, in [0, 1]; 0 leaves them.
@@ -139,17 +145,17 @@ def _empty(mean: Tensor, scale: float, config: DictionaryConfig) -> AttachedAuto
 
 
 def weight_of_reward(states: Tensor, head: StateHead, weight: float) -> float:
-    """`lambda` at the end of its ramp: `weight`, over the variance of the head's direction if above 1.
+    """`lambda` at the end of its ramp: `weight`, less where the head's direction is loud.
 
     Args:
         states: [N, D] that vary.
         head: the reward model's own.
-        weight: for a direction that varies no more than the mean one.
+        weight: for a direction whose variance is at most `LOUD`.
     """
     centred = states.double() - states.double().mean(dim=0)
     direction = torch.from_numpy(head.weight).double().to(centred.device)
     along = (centred @ (direction / direction.norm())).square().mean()
-    return weight / max(1.0, float(along / centred.square().mean()))
+    return weight / max(1.0, float(along / centred.square().mean()) / LOUD)
 
 
 @torch.no_grad()
