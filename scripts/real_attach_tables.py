@@ -33,8 +33,18 @@ READING = (
     "the head reads, of rewards, and of the chosen answers' rewards less the rejected ones'. What it does "
     "not explain of a reward is the residual, a row of its own everywhere."
 )
-FIRST = "attached-first"
-"""The folder of a fit that was looked at before something was changed, where it is kept."""
+EARLIER = {
+    "first": "the reward's term at full weight, whatever the head",
+    "second": "its weight over the variance of the head's direction",
+}
+"""Fits that were looked at before something was changed, by the end of the names of their folders."""
+CHANGED = (
+    "**Changed after a look at two fits.** The first missed the goal for the state, and half of its latents "
+    "never fired; the second had a latent too much like the head. This head was trained together with its "
+    "layers, so that its direction varies more than others, and the term for the reward weighed too much. "
+    "How much it weighs now was chosen on prompts within the fitted ones. The fit above is of the same rows, "
+    "whose figures under the first two were known by then."
+)
 _ATTACH = "sarm attach --model Skywork/{} --pairs pairs.jsonl --eval other_pairs.jsonl --compare -o attached"
 ELSEWHERE = [
     "<!-- not run: downloads a reward model -->",
@@ -143,24 +153,24 @@ def goals(found: dict[str, Any]) -> Iterator[str]:
     yield f"| (largest cos with the head, at most) | {number(GOALS['cosine'])} | {number(cosine)} | {said} |"
 
 
-def first_fit(work: Path) -> Iterator[str]:
-    """What was changed after a look at a fit, where that fit is kept."""
-    if not (work / FIRST).is_dir():
+def earlier_fits(work: Path) -> Iterator[str]:
+    """What was changed after a look at fits, where those are kept."""
+    kept = {name: work / f"attached-{name}" / "attach.json" for name in EARLIER}
+    found = {
+        name: json.loads(path.read_text(encoding="utf-8")) for name, path in kept.items() if path.exists()
+    }
+    if not found:
         return
-    first = read(work, f"{FIRST}/attach.json")
-    (elsewhere,) = first["evaluation"].values()
-    shares = [number(first["held_out"][key]) for key in ("state", "reward", "margin")]
-    yield ""
-    yield (
-        "**Changed after a first fit.** That one missed the goal for the state: it explained "
-        f"{shares[0]}, {shares[1]} and {shares[2]} of state, reward and margin on held-out prompts, "
-        f"{number(elsewhere['reward'])} and {number(elsewhere['margin'])} of reward and margin on the other "
-        f"benchmark; {100 * first['contributions']['dead_share']:.0f} % of its latents never fired, and the "
-        f"largest |cos| was {first['contributions']['max_abs_cosine']:.2f}. The head was trained together "
-        "with the layers, so that its direction varies more than others; the term for the reward weighed too "
-        "much. `sarm attach` divides its weight by that variance since. The fit above is of the same rows, "
-        "whose figures under the first were known by then."
-    )
+    yield from ["", CHANGED, ""]
+    yield "| fit | state | reward | margin | elsewhere: reward | margin | never fire | largest cos |"
+    yield "|---|---|---|---|---|---|---|---|"
+    for name, one in found.items():
+        (elsewhere,) = one["evaluation"].values()
+        shares = [number(one["held_out"][key]) for key in ("state", "reward", "margin")]
+        shares += [number(elsewhere[key]) for key in ("reward", "margin")]
+        shape = one["contributions"]
+        ends = f"{100 * shape['dead_share']:.0f} % | {shape['max_abs_cosine']:.2f}"
+        yield f"| {name}: {EARLIER[name]} | {' | '.join(shares)} | {ends} |"
 
 
 def ran_on(work: Path) -> str:
@@ -208,9 +218,12 @@ def page(work: Path) -> Iterator[str]:
             f"Beside another seed the median cosine of nearest latents is {one['median_cosine']:.2f}, the "
             f"rank correlation of effects {number(one['effects'], 2)}."
         )
-    yield from first_fit(work)
+    yield from earlier_fits(work)
     yield from ["", *costs_table(work), "", COSTS, ""]
     yield from stages_table(work)
+    # what whoever ran it has to say of these times
+    if (work / "notes.md").exists():
+        yield from ["", (work / "notes.md").read_text(encoding="utf-8").strip()]
     yield from ["", "The same for reward models that people use, not run here:", "", *ELSEWHERE]
 
 
