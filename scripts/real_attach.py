@@ -25,6 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import real_text
+from real_attach_latents import write_latents
 from real_text import CHAT, REFUSE, RESPOND, TEST, Places, Stage, read, run_stage, sarm, write
 
 STEPS, PAIRS_OF_A_STEP = 400, 4
@@ -100,6 +101,9 @@ def latents(model: str, part: str) -> Callable[[Places], list[str]]:
     """Latents of rows, once for all stages that need them, shard by shard."""
 
     def command(places: Places) -> list[str]:
+        if model == "attached":
+            # the states of all texts were kept by `attach`; to compute them again takes as long as then
+            return [*own_stage("latents", places), "--model", model, "--part", part]
         rows = [places.out(f"rows/{name}") for name in PARTS[part]]
         out = places.out(f"latents-{model}-{part}")
         begun = ["--resume"] if Path(out).exists() else []
@@ -324,13 +328,17 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=STAGES, default=list(STAGES))
     parser.add_argument("--rows", type=int, help="rows of each file; default all")
     parser.add_argument("--steps", type=int, default=STEPS, help="of TRL's trainer")
-    parser.add_argument("--stage", choices=("train", "steer"), help=argparse.SUPPRESS)
+    parser.add_argument("--stage", choices=("train", "latents", "steer"), help=argparse.SUPPRESS)
     parser.add_argument("--model", help=argparse.SUPPRESS)
+    parser.add_argument("--part", choices=PARTS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     places = Places(arguments.data, arguments.work)
     if arguments.stage == "train":
         settings = json.loads((places.work / "settings.json").read_text())
         return train_reward_model(places, settings["steps"])
+    if arguments.stage == "latents":
+        out = places.work / f"latents-{arguments.model}-{arguments.part}"
+        return write_latents(places, arguments.model, PARTS[arguments.part], out, shard_rows=SHARD)
     if arguments.stage == "steer":
         found = steering(places, arguments.model)
         (places.work / f"steering-{arguments.model}.json").write_text(json.dumps(found, indent=2) + "\n")

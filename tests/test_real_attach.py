@@ -106,12 +106,38 @@ def test_other_settings_in_a_folder_that_was_begun_are_refused(script: ModuleTyp
 
 def test_latents_that_were_begun_go_on(script: ModuleType, tmp_path: Path) -> None:
     places = script.Places(tmp_path, tmp_path)
-    command = script.latents("attached", "safety")
+    command = script.latents("sarm", "safety")
     assert "--resume" not in command(places)
-    (tmp_path / "latents-attached-safety").mkdir()
+    (tmp_path / "latents-sarm-safety").mkdir()
     assert command(places)[-1] == "--resume"
     # what discovery and steering read is made before them
     names = list(script.STAGES)
     for model in ("attached", "sarm"):
         made = max(names.index(f"latents-{model}-{part}") for part in script.PARTS)
         assert made < names.index(f"discover-{model}") < names.index(f"steer-{model}")
+
+
+def test_metamorphic_kept_states_stand_for_passes_of_the_trunk() -> None:
+    import torch
+
+    from sarm_control.reward_model import RewardModel
+
+    latents = load(SCRIPT.with_name("real_attach_latents.py"))
+    model = RewardModel.from_pretrained("lab:attached", device="cpu")
+    prompts, answers = ["how do i bake a cake ?"] * 3, ["mix the flour .", "no .", "first mix the flour ."]
+    passed = model.score(prompts, answers, keep_states=True)
+    assert passed.states is not None
+    encoded = [model.template.encode(*one) for one in zip(prompts, answers, strict=True)]
+    states = torch.from_numpy(passed.states)
+    model._pooled_states = latents.reading(  # type: ignore[method-assign]
+        model, {tuple(one.input_ids): state for one, state in zip(encoded[:2], states, strict=False)}
+    )
+    found = model.score(prompts, answers, keep_states=True)
+    assert found.rewards.tolist() == pytest.approx(passed.rewards.tolist(), abs=1e-5)
+    assert found.residual.tolist() == pytest.approx(passed.residual.tolist(), abs=1e-5)
+    assert found.rewards[:2].tolist() == passed.rewards[:2].tolist()
+    # what is kept is what is read, whatever it is
+    model._pooled_states = latents.reading(  # type: ignore[method-assign]
+        model, {tuple(encoded[1].input_ids): states[0]}
+    )
+    assert model.score(prompts[:2], answers[:2]).rewards.tolist() == [passed.rewards[0]] * 2
