@@ -39,7 +39,7 @@ EARLIER = {
 }
 """Fits that were looked at before something was changed, by the end of the names of their folders."""
 CHANGED = (
-    "**Changed after a look at two fits.** The first missed the goal for the state, and half of its latents "
+    "After a look at two fits: the first missed the goal for the state, and half of its latents "
     "never fired; the second had a latent too much like the head. This head was trained together with its "
     "layers, so that its direction varies more than others, and the term for the reward weighed too much. "
     "How much it weighs now was chosen on prompts within the fitted ones. The fit above is of the same rows, "
@@ -161,7 +161,7 @@ def earlier_fits(work: Path) -> Iterator[str]:
     }
     if not found:
         return
-    yield from ["", CHANGED, ""]
+    yield from ["", "## Changed", "", CHANGED, ""]
     yield "| fit | state | reward | margin | elsewhere: reward | margin | never fire | largest cos |"
     yield "|---|---|---|---|---|---|---|---|"
     for name, one in found.items():
@@ -195,6 +195,9 @@ def page(work: Path) -> Iterator[str]:
     rows = "all rows" if settings["rows"] is None else f"the first {settings['rows']} rows of each file"
     yield "# A dictionary attached on real text"
     yield ""
+    # what whoever ran it makes of the tables
+    if (work / "short.md").exists():
+        yield from [(work / "short.md").read_text(encoding="utf-8").strip(), ""]
     yield (
         f"`make real-attach` wrote the figures: SmolLM2-135M-Instruct, {settings['steps']} steps of TRL's "
         f"`RewardTrainer` of {settings['pairs_of_a_step']} pairs each, {rows}; one seed. "
@@ -207,7 +210,7 @@ def page(work: Path) -> Iterator[str]:
         f"to {texts['prompts']} prompts, {texts['held_out_prompts']} of them held out. {identical(work)}"
     )
     yield ""
-    yield from [READING, "", *goals(found)]
+    yield from ["## The fit", "", READING, "", *goals(found)]
     yield ""
     yield from fit_table(found)
     yield ""
@@ -219,12 +222,20 @@ def page(work: Path) -> Iterator[str]:
             f"rank correlation of effects {number(one['effects'], 2)}."
         )
     yield from earlier_fits(work)
-    yield from ["", *costs_table(work), "", COSTS, ""]
+    yield from ["", "## Beside a SARM of the same pairs", "", *costs_table(work), "", COSTS, ""]
+    yield from ["## Time and memory", ""]
     yield from stages_table(work)
     # what whoever ran it has to say of these times
     if (work / "notes.md").exists():
         yield from ["", (work / "notes.md").read_text(encoding="utf-8").strip()]
-    yield from ["", "The same for reward models that people use, not run here:", "", *ELSEWHERE]
+    yield from [
+        "",
+        "## Other reward models",
+        "",
+        "The same for ones that people use, not run here:",
+        "",
+        *ELSEWHERE,
+    ]
 
 
 def main() -> None:
