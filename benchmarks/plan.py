@@ -8,8 +8,9 @@ Five kinds of work with random weights, each in processes of its own, as a user 
     attach    `sarm attach`, states and the training of a dictionary
     serve     `sarm serve` asked for the rewards of 320 answers
 
-More trainings can be named: the lab, every weight with PPO, long answers, a critic of its own. Answers of
-a random policy practically never end early; the plan is told the run's own mean length all the same. Peak
+More trainings can be named: the lab, adapters in bfloat16 (which decode in float32 where there are no matrix
+units), every weight with PPO, long answers, a critic of its own. Answers of a random policy practically never
+end early; the plan is told the run's own mean length all the same. Peak
 memory is that of the whole process (`ru_maxrss`). Seconds of a training are the median of `seconds/step`
 after the first step. `latents` and `attach` are run with few answers and with many: the difference is
 compared with that of the plans, so that starting and loading do not count. With OMP_NUM_THREADS=1 seconds are
@@ -92,6 +93,7 @@ FIVE = {
 }
 FURTHER = {
     "lab": Case("train", None, {"training.max_new_tokens": 48}),
+    "bfloat16": Case("train", SMALL, {"policy.dtype": "bfloat16"}),
     "every weight": Case("train", SMALL, {"policy.lora": "null"}),
     "long answers": Case(
         "train",

@@ -97,10 +97,13 @@ def test_oracle_top_latents_are_named_by_the_words_of_sarm_label(work: Path) -> 
 def test_k_on_average_is_attached_saved_and_edited_like_any_other(
     work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(command(work, "average", "--sparsity", "batch-topk")) == 0
+    words = command(work, "average", "--sparsity", "batch-topk")
+    # after 150 steps it explains less than half of the reward, and is refused
+    words[words.index("150")] = "500"
+    assert main(words) == 0
     said = capsys.readouterr().err
-    words = next(line for line in said.splitlines() if line.split()[:2] == ["latent", "words"])
-    assert words.split()[2:] == ["share", "SD", "fires", "weight", "cos"]
+    head = next(line for line in said.splitlines() if line.split()[:2] == ["latent", "words"])
+    assert head.split()[2:] == ["share", "SD", "fires", "weight", "cos"]
     assert json.loads((work / "average" / "attach.json").read_text())["sparsity"] == "batch-topk"
     bare, model = (RewardModel.from_pretrained(work / name) for name in ("rm", "average"))
     rows = read_pairs([work / "other.jsonl"])
