@@ -115,11 +115,13 @@ def kept_states(places: Places) -> dict[Tokens, Tensor]:
 
 def corpora(places: Places) -> Iterator[tuple[Sequence["Conversation"], bool]]:
     """The answers as `sarm attach` reads them, and whether states inside of them were kept too."""
+    from sarm_control.attaching import AttachConfig
     from sarm_control.build import ConversationCorpus, gather, read_pairs, read_texts
 
-    rows = places.work / "rows"
+    rows, config = places.work / "rows", AttachConfig()
     pairs = read_pairs([rows / name for name in (CHAT, REFUSE, RESPOND)])
-    material = gather(read_texts([places.work / "broken_pairs.jsonl"]), pairs, holdout=0.15, seed=0)
+    texts = read_texts([places.work / "broken_pairs.jsonl"])
+    material = gather(texts, pairs, holdout=config.holdout, seed=config.seed)
     yield material.corpus.answers, True
     test = read_pairs([rows / TEST])
     shared, fresh = material.corpus.shared_with(test), ConversationCorpus()

@@ -38,8 +38,7 @@ REWARD_WEIGHT = 3.0
 the residual."""
 LOUD = 1 / 3
 """Variance of the head's direction, in units of the mean one's, from which `lambda` falls. With
-`REWARD_WEIGHT` the missed share of the reward then weighs as much as that of the state. Heads over frozen
-layers lay below, at .08 and .24."""
+`REWARD_WEIGHT` the missed share of the reward then weighs as much as that of the state."""
 RAMP = 0.5
 _CHUNK = 512
 _ROUNDING = 1e-9
