@@ -3,8 +3,8 @@
     python scripts/real_audit.py --data ../shared/data --work work/audit [--only planted mend ...]
 
 Each part goes on where it was stopped. On two cores `planted` takes about a quarter of an hour, `mend` half
-an hour, `beside` ten minutes, `wordings` as long as `planted`, `even`, `rule` and `attached` a quarter of an
-hour each, with the states of `mend`.
+an hour, `beside` ten minutes, `wordings` as long as `planted`. `even`, `rule` and `attached` read the states
+that `mend` keeps.
 """
 
 import argparse
